@@ -1,0 +1,1 @@
+"""Pure numerics: columns, mergeable profiles, scorers, checks. No I/O, no clock, no files."""

@@ -1,0 +1,79 @@
+"""Bytes for plain values that hold arrays: msgpack, with an array as an extension. Nothing is ever unpickled.
+
+An integer array travels in the narrowest unsigned type that holds it and comes back as int64: window counts are small,
+and a profile of 60 columns shrinks from 60 to 10 KB.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, get_origin
+
+import msgspec
+import numpy as np
+
+T = TypeVar("T")
+
+_ARRAY = 1  # msgpack extension code
+_SAFE = {"|b1", "|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"}
+_NARROW = (np.uint8, np.uint16, np.uint32)
+
+
+class Undecodable(ValueError):
+    """The bytes are not what `encode` writes, or of another type than asked for."""
+
+
+def _narrowed(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype != np.int64 or not array.size or array.min() < 0:
+        return array
+    top = array.max()
+    return next((array.astype(t) for t in _NARROW if top <= np.iinfo(t).max), array)
+
+
+def _out(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        kind = value.dtype.str
+        if kind not in _SAFE:
+            raise TypeError(f"an array of {value.dtype} cannot be encoded")
+        held = _narrowed(value)
+        head = msgspec.msgpack.encode((kind, held.dtype.str, value.shape))
+        return msgspec.msgpack.Ext(_ARRAY, bytes([len(head)]) + head + held.tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be encoded")
+
+
+def _ext(code: int, data: memoryview) -> Any:
+    if code != _ARRAY:
+        raise Undecodable(f"unknown extension {code}")
+    cut = 1 + data[0]
+    kind, held, shape = msgspec.msgpack.decode(bytes(data[1:cut]), type=tuple[str, str, tuple[int, ...]])
+    if kind not in _SAFE or held not in _SAFE:
+        raise Undecodable(f"array of {kind!r}")
+    array = np.frombuffer(data[cut:], held).astype(kind)  # a copy of its own, writable
+    return array.reshape(shape)
+
+
+def _in(wanted: Any, value: Any) -> Any:
+    if (get_origin(wanted) or wanted) is np.ndarray and isinstance(value, np.ndarray):
+        return value
+    raise TypeError(f"expected {wanted}, found {type(value).__name__}")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_out)
+
+
+def encode(value: Any) -> bytes:
+    """Bytes of structs, dicts, lists, numbers, texts and arrays. TypeError for anything else."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes | memoryview, wanted: type[T]) -> T:
+    """The value back, checked against `wanted`. Raises Undecodable, never anything else.
+
+    >>> decode(encode({"a": np.arange(3)}), dict[str, Any])["a"].tolist()
+    [0, 1, 2]
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=wanted, dec_hook=_in, ext_hook=_ext)
+    except (msgspec.MsgspecError, ValueError, TypeError, IndexError) as error:
+        raise Undecodable(str(error)) from error

@@ -1,0 +1,1 @@
+"""The service: sources, decoders, stages, configuration, web."""

@@ -1,0 +1,70 @@
+"""What the judge shows to the outside: immutable values, swapped whole, so a reader never waits and never sees half."""
+
+from __future__ import annotations
+
+import msgspec
+
+from detectors.core import Kind, Role
+
+
+class ColumnView(msgspec.Struct, frozen=True):
+    """A column in the last judged base window that had rows; NaN = not measured."""
+
+    name: str
+    kind: Kind
+    role: Role
+    missing: float  # share of rows, 0..1
+    wrong: float  # share of rows with a value of another kind
+    mean: float = float("nan")  # numbers
+    deviation: float = float("nan")
+    quantiles: dict[str, float] = {}  # "0.05", "0.5", "0.95", "0.99"
+    shares: dict[str, float] = {}  # categories: share of the most frequent known words, and "__other__"
+
+
+class ScoreView(msgspec.Struct, frozen=True):
+    """The last score a check gave a column."""
+
+    check: str
+    column: str
+    score: float
+    limit: float
+    found: bool
+    p_value: float | None = None
+
+
+class AlertView(msgspec.Struct, frozen=True):
+    """An open alert."""
+
+    key: str
+    check: str
+    column: str
+    severity: str
+    since: float  # event time, UTC seconds
+    last: float
+    text: str
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """A model as last judged."""
+
+    model: str
+    events: int = 0  # judged since the beginning, restarts included
+    late: int = 0  # came after their window was judged; counted, not judged
+    windows: int = 0
+    window_start: float = float("nan")  # of the last judged window, UTC seconds of event time
+    window_end: float = float("nan")
+    window_rows: int = 0
+    reference: str = ""  # version, empty while it is being learned
+    reference_source: str = ""
+    learning: tuple[int, int] | None = None  # events so far, events wanted
+    columns: tuple[ColumnView, ...] = ()
+    scores: tuple[ScoreView, ...] = ()
+    alerts: tuple[AlertView, ...] = ()
+    label_tasks: int = 0  # made since the beginning
+    findings: tuple[str, ...] = ()  # texts of the last findings, newest last, at most 20
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything `/metrics`, `/status` and the page show of the judge."""
+
+    models: tuple[ModelView, ...] = ()
