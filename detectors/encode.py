@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_origin
 import msgspec
 import numpy as np
 
+from detectors.core import Batch, Column, Kind
+
 T = TypeVar("T")
 
 _ARRAY = 1  # msgpack extension code
@@ -77,3 +79,42 @@ def decode(data: bytes | memoryview, wanted: type[T]) -> T:
         return msgspec.msgpack.decode(data, type=wanted, dec_hook=_in, ext_hook=_ext)
     except (msgspec.MsgspecError, ValueError, TypeError, IndexError) as error:
         raise Undecodable(str(error)) from error
+
+
+class _Column(msgspec.Struct, frozen=True, array_like=True):
+    kind: Kind
+    values: Any  # an array, or for text a list of str and None
+    words: list[str]
+    wrong: Any
+
+
+class _Batch(msgspec.Struct, frozen=True, array_like=True):
+    keys: Any
+    times: Any
+    ids: list[str]
+    offsets: Any
+    columns: dict[str, _Column]
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """Bytes that `decode_batch` reads back equal."""
+    columns = {
+        name: _Column(c.kind, c.values.tolist() if c.kind is Kind.TEXT else c.values, list(c.words), c.wrong)
+        for name, c in batch.columns.items()
+    }
+    return encode(_Batch(batch.keys, batch.times, batch.ids.tolist(), batch.offsets, columns))
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The batch back; Undecodable when the bytes are damaged."""
+    held = decode(data, _Batch)
+    columns = {}
+    for name, c in held.columns.items():
+        values = c.values
+        if c.kind is Kind.TEXT:
+            values = np.empty(len(c.values), object)
+            values[:] = c.values
+        columns[name] = Column(c.kind, values, tuple(c.words), c.wrong)
+    ids = np.empty(len(held.ids), object)
+    ids[:] = held.ids
+    return Batch(held.keys, held.times, ids, held.offsets, columns)

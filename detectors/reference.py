@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     profile: Profile
     fitted: dict[str, Any]  # by scorer name
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Digest of what it says; two references that judge alike have the same version."""
         return hashlib.sha256(self.profile.encode() + encode(self.fitted)).hexdigest()[:12]
@@ -52,7 +53,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     def role(self, column: str) -> Role:
         return self._roles.get(column, Role.DERIVED)
 
-    @property
+    @cached_property
     def _roles(self) -> Mapping[str, Role]:
         return {spec.name: spec.role for spec in self.schema}
 

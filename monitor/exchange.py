@@ -1,0 +1,48 @@
+"""What ingest hands to the judge: messages on a log, so that neither assumes the other in its process.
+
+A message says how far a lane has closed its windows, and carries what the windows held. Messages of a lane are
+numbered; re-reading a source after a crash gives the same messages with the same numbers, and the judge drops those it
+has. Where the messages would depend on anything but the records (a window closed by the clock, a pair whose halves
+came by two topics), ingest saves them in its checkpoint before it sends them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from detectors.encode import decode, encode
+from monitor.event import Event
+
+
+class Partial(msgspec.Struct, frozen=True):
+    """A lane's part of a window of a model."""
+
+    window: int  # number of the window: start / size
+    rows: int
+    profile: bytes | None  # None while the reference is being learned
+    events: list[Event] = []  # instead of it, the first of the window's events, at most the number to learn from
+    candidates: Any = None  # the lane's draw for labeling, see detectors.draw
+    late: bool = False  # of a window closed before: goes to the totals, is not judged
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """A lane will give no more rows for windows under number `below`, save late ones."""
+
+    model: str
+    lane: str
+    serial: int
+    below: int | None  # None: nothing closed yet; announces the lane, which the judge then waits for
+    partials: list[Partial] = []
+    reference: str = ""  # version of the reference that the profiles were counted on
+    newest: float = float("nan")  # event time of the newest row behind this message
+    arrived: float = float("nan")  # when that row reached the source
+
+
+def to_bytes(message: Closed) -> bytes:
+    return encode(message)
+
+
+def from_bytes(data: bytes) -> Closed:
+    return decode(data, Closed)

@@ -1,0 +1,531 @@
+"""Stage 1: records of a source become window partials on the exchange.
+
+One thread owns an `Ingest`. Its state is kept per lane (see `Partition`): offsets, open windows, halves that wait for
+their pair, messages not yet sent. A lane's blob is whole by itself: load it, seek to its offsets, go on. Messages
+leave before the blob is saved, because re-reading makes the same ones again; those that re-reading might not make
+again (closed by the clock) are saved first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from detectors.core import Batch, Ints, Scorer
+from detectors.draw import Draw
+from detectors.encode import Undecodable, decode, decode_batch, encode, encode_batch
+from detectors.profile import Profile
+from detectors.reference import Reference, scored
+from monitor.decode.columns import to_batch
+from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Schema
+from monitor.exchange import Closed, Partial, to_bytes
+from monitor.join import Joiner
+from monitor.sampling import candidates
+from monitor.windows import Rows, WindowOptions, by_window, late_rows, settle_times
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+class Model(Protocol):
+    """What ingest has to know of a configured model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def learn(self) -> int: ...  # events to learn a reference from
+    def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
+    @property
+    def draws(self) -> int: ...  # rows a lane keeps of a window as candidates for labeling; 0 = none
+    @property
+    def seed(self) -> int: ...
+
+
+class _Window:
+    """An open window of a model in a lane."""
+
+    __slots__ = ("draw", "events", "profile", "rows", "waiting")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.profile: Profile | None = None
+        self.waiting = Rows()
+        self.events: list[Event] = []  # while the reference is being learned
+        self.draw: Draw | None = None
+
+
+class _Stream:
+    """A model in a lane. Its windows close by its own events, so models that share a topic do not disturb each other."""
+
+    __slots__ = ("below", "late", "newest", "open", "serial")
+
+    def __init__(self) -> None:
+        self.newest: dict[str, float] = {}  # newest event time by topic
+        self.below: int | None = None  # windows under this number are closed
+        self.serial = 0
+        self.open: dict[int, _Window] = {}
+        self.late: dict[int, _Window] = {}
+
+    @property
+    def mark(self) -> float:
+        """Event time up to which everything has come, as far as its topics tell."""
+        return min(self.newest.values(), default=-math.inf)
+
+
+class _Lane:
+    __slots__ = ("joiner", "offsets", "quiet", "save_first", "streams", "unsent")
+
+    def __init__(self) -> None:
+        self.offsets: dict[str, int] = {}  # next offset by topic
+        self.streams: dict[str, _Stream] = {}
+        self.joiner = Joiner()
+        self.unsent: list[bytes] = []
+        self.save_first = False
+        self.quiet: float | None = None  # clock time since when nothing came
+
+
+class _SavedWindow(msgspec.Struct, frozen=True):
+    window: int
+    late: bool
+    rows: int
+    reference: str
+    profile: bytes | None
+    waiting: bytes | None
+    events: list[Event]
+    draw: Any
+
+
+class _SavedStream(msgspec.Struct, frozen=True):
+    newest: dict[str, float]
+    below: int | None
+    serial: int
+    windows: list[_SavedWindow]
+
+
+class _SavedLane(msgspec.Struct, frozen=True):
+    format: int
+    offsets: dict[str, int]
+    streams: dict[str, _SavedStream]
+    joiner: Any
+    unsent: list[bytes]
+
+
+class Outcome(Protocol):
+    """What ingest tells the meters; every bound and every oddity has its counter."""
+
+    def decoded(self, model: str, events: int) -> None: ...
+    def refused(self, cause: str) -> None: ...
+    def late(self, model: str, events: int) -> None: ...
+    def wrong_clock(self, model: str, events: int) -> None: ...
+    def orphans(self, side: str, halves: int) -> None: ...
+    def labels(self, model: str, labels: int) -> None: ...
+    def window_closed(self, model: str) -> None: ...
+
+
+class Ingest:
+    """Stage 1 over one source. `models` by name; a single model named "" takes the events of every name."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        decoder: Decoder,
+        models: Mapping[str, Model],
+        options: WindowOptions,
+        references: Callable[[str], Reference | None],
+        send: Callable[[Sequence[bytes]], None],
+        save: Callable[[str, bytes], None],
+        load: Callable[[str], bytes | None],
+        set_aside: Callable[[Partition, Raw, Bad], None],
+        outcome: Outcome,
+    ) -> None:
+        self.name = name
+        self._decoder = decoder
+        self._models = models
+        self._options = options
+        self._find_reference = references
+        self._send, self._save, self._load = send, save, load
+        self._set_aside = set_aside
+        self._outcome = outcome
+        self._references: dict[str, Reference] = {}
+        self._scorers: dict[str, Mapping[str, Scorer]] = {}
+        self._lanes: dict[int, _Lane] = {}
+        self._skew: float | None = None  # arrival minus event time of the newest row: how live the source is
+        self._looked = -math.inf
+        for model in models:
+            self._look_for(model)
+
+    # -- references
+
+    def _look_for(self, model: str) -> None:
+        found = self._find_reference(model)
+        if found is not None:
+            self._references[model] = found
+            self._scorers[model] = self._models[model].scorers(found.schema)
+
+    def _route(self, name: str) -> str | None:
+        if name in self._models:
+            return name
+        only = next(iter(self._models)) if len(self._models) == 1 else None
+        return only if only is not None and (not name or self._models[only].name == "") else None
+
+    def schemas(self) -> Mapping[str, Schema]:
+        """Schemas of the models whose reference is known."""
+        return {name: reference.schema for name, reference in self._references.items()}
+
+    # -- records
+
+    def take(self, partition: Partition, records: Sequence[Raw]) -> None:
+        """Works the records of a partition into their windows. Never raises for what is in them."""
+        lane = self._lanes[partition.number]
+        lane.quiet = None
+        decoded = self._decoder.decode(records, self.schemas())
+        lane.offsets[partition.topic] = records[-1].offset + 1
+        by_offset: dict[int, Raw] = {}
+        if decoded.bad:
+            by_offset = {r.offset: r for r in records}
+            for bad in decoded.bad:
+                self._refuse(partition, by_offset[bad.offset], bad)
+        if decoded.labels:
+            self._count_labels(decoded.labels)
+        batches = {model: [batch] for model, batch in decoded.batches.items()}
+        events = decoded.events
+        if decoded.halves:
+            self._pair(lane, decoded.halves, batches, events)
+        for name, parts in batches.items():
+            model = self._known(partition, records, name, (int(o) for b in parts for o in b.offsets))
+            if model is not None:
+                for batch in parts:
+                    self._take_rows(lane, partition.topic, model, batch, records)
+        for name, found in events.items():
+            model = self._known(partition, records, name, (e.offset for e in found))
+            if model is not None:
+                self._take_events(lane, partition.topic, model, found, records)
+        self._close_passed(partition.number, lane)
+        self._flush(partition.number, lane)
+
+    def _known(
+        self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]
+    ) -> str | None:
+        model = self._route(name)
+        if model is None:
+            by_offset = {r.offset: r for r in records}
+            for offset in dict.fromkeys(offsets):
+                self._refuse(partition, by_offset[offset], Bad(offset, "unknown_model", f"no model {name!r} here"))
+        return model
+
+    def _refuse(self, partition: Partition, record: Raw, bad: Bad) -> None:
+        self._outcome.refused(bad.cause)
+        self._set_aside(partition, record, bad)
+
+    def _count_labels(self, labels: Sequence[Label]) -> None:
+        for label in labels:
+            self._outcome.labels(self._route(label.model) or "", 1)
+
+    def _pair(
+        self,
+        lane: _Lane,
+        halves: Sequence[Half],
+        batches: dict[str, list[Batch]],
+        events: dict[str, list[Event]],
+    ) -> None:
+        lane.save_first |= len(lane.offsets) > 1  # which half came first depends on how two topics were polled
+        paired: dict[str, list[Event]] = {}
+        for event in lane.joiner.pair(halves):
+            paired.setdefault(event.model, []).append(event)
+        for side, orphans in lane.joiner.take_orphans().items():
+            self._outcome.orphans(side, orphans)
+        for name, found in paired.items():
+            reference = self._references.get(self._route(name) or "")
+            if reference is None:
+                events.setdefault(name, []).extend(found)
+            else:
+                batches.setdefault(name, []).append(to_batch(found, reference.schema))
+
+    # -- windows
+
+    def _stream(self, lane: _Lane, model: str) -> _Stream:
+        stream = lane.streams.get(model)
+        if stream is None:
+            stream = lane.streams[model] = _Stream()
+        return stream
+
+    def _place(
+        self, stream: _Stream, topic: str, model: str, times: Any, offsets: Ints, records: Sequence[Raw]
+    ) -> tuple[Any, Ints, Ints | None]:
+        """Believed times, windows, and the late rows; moves the stream's newest time on."""
+        options = self._options
+        newest = stream.newest.get(topic, -math.inf)
+        if not times.max() <= records[0].timestamp / 1000 + options.ahead:  # NaN, too, goes the long way
+            of_record = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
+            at = np.searchsorted(np.fromiter((r.offset for r in records), np.int64, len(records)), offsets)
+            times, wrong = settle_times(times, newest, of_record[np.minimum(at, len(records) - 1)], options.ahead)
+            if wrong:
+                self._outcome.wrong_clock(model, wrong)
+        windows = np.floor_divide(times, options.size).astype(np.int64)
+        others = min((t for name, t in stream.newest.items() if name != topic), default=math.inf)
+        late = late_rows(windows, times, newest, stream.below, options) if others >= newest else None
+        top = float(times.max())
+        if top > newest:
+            stream.newest[topic] = top
+            self._skew = records[-1].timestamp / 1000 - top
+        if late is not None:
+            self._outcome.late(model, len(late))
+        return times, windows, late
+
+    def _take_rows(
+        self, lane: _Lane, topic: str, model: str, batch: Batch, records: Sequence[Raw]
+    ) -> None:
+        if not len(batch):
+            return
+        self._outcome.decoded(model, len(batch))
+        stream = self._stream(lane, model)
+        batch.times, windows, late = self._place(stream, topic, model, batch.times, batch.offsets, records)
+        if late is not None:
+            self._add(model, stream.late, windows[late], batch.take(late))
+            rest = np.setdiff1d(np.arange(len(batch)), late)
+            if not rest.size:
+                return
+            batch, windows = batch.take(rest), windows[rest]
+        self._add(model, stream.open, windows, batch)
+
+    def _add(self, model: str, into: dict[int, _Window], windows: Ints, batch: Batch) -> None:
+        for number, rows in by_window(windows):
+            window = into.get(number)
+            if window is None:
+                window = into[number] = _Window()
+            part = batch if isinstance(rows, slice) and rows == slice(None) else batch.take(rows)
+            window.rows += len(part)
+            for block in window.waiting.add(part):
+                self._count(model, window, block)
+
+    def _count(self, model: str, window: _Window, block: Batch) -> None:
+        reference, plan = self._references[model], self._models[model]
+        rows = scored(block, self._scorers[model], reference.fitted)
+        if window.profile is None:
+            window.profile = Profile(reference.layout)
+        window.profile.update(rows)
+        if plan.draws:
+            window.draw = candidates(window.draw, rows, plan.draws, plan.seed)
+
+    def _take_events(
+        self, lane: _Lane, topic: str, model: str, events: Sequence[Event], records: Sequence[Raw]
+    ) -> None:
+        self._outcome.decoded(model, len(events))
+        stream = self._stream(lane, model)
+        times = np.array([e.time for e in events], np.float64)
+        offsets = np.array([e.offset for e in events], np.int64)
+        times, windows, late = self._place(stream, topic, model, times, offsets, records)
+        tardy = set() if late is None else set(late.tolist())
+        most = self._models[model].learn
+        for i, event in enumerate(events):
+            into = stream.late if i in tardy else stream.open
+            window = into.setdefault(int(windows[i]), _Window())
+            window.rows += 1
+            if len(window.events) < most:
+                event.time = float(times[i])
+                window.events.append(event)
+
+    def _close_passed(self, number: int, lane: _Lane) -> None:
+        for model, stream in lane.streams.items():
+            mark = stream.mark - self._options.lateness
+            if math.isfinite(mark):
+                self._close(number, lane, model, stream, math.floor(mark / self._options.size))
+
+    def _close(self, number: int, lane: _Lane, model: str, stream: _Stream, below: int) -> None:
+        """Closes the stream's windows under `below`; late rows so far leave with them."""
+        if stream.below is not None and below <= stream.below:
+            return
+        partials = [
+            self._finish(model, stream.open.pop(number_), number_, late=False)
+            for number_ in sorted(n for n in stream.open if n < below)
+        ]
+        partials += [self._finish(model, window, n, late=True) for n, window in sorted(stream.late.items())]
+        stream.late.clear()
+        stream.below = below
+        self._outcome.window_closed(model)
+        self._say(number, lane, model, stream, partials)
+
+    def _finish(self, model: str, window: _Window, number: int, *, late: bool) -> Partial:
+        rest = window.waiting.rest()
+        if rest is not None:
+            self._count(model, window, rest)
+        profile = None if window.profile is None else window.profile.encode()
+        return Partial(number, window.rows, profile, window.events, window.draw, late)
+
+    def _say(self, number: int, lane: _Lane, model: str, stream: _Stream, partials: list[Partial]) -> None:
+        stream.serial += 1
+        reference = self._references.get(model)
+        message = Closed(
+            model,
+            self._lane_name(number),
+            stream.serial,
+            stream.below,
+            partials,
+            reference.version if reference else "",
+            stream.mark,
+            stream.mark + (self._skew or 0.0),
+        )
+        lane.unsent.append(to_bytes(message))
+
+    def _lane_name(self, number: int) -> str:
+        return f"{self.name}/{number}"
+
+    def _flush(self, number: int, lane: _Lane) -> None:
+        if not lane.unsent:
+            return
+        if lane.save_first:
+            self._save_lane(number, lane)
+        self._send(lane.unsent)
+        lane.unsent = []
+        lane.save_first = False
+
+    # -- the clock
+
+    def tick(self, now: float, lag: Mapping[Partition, int], *, ended: bool = False) -> None:
+        """Closes what only the clock can close: windows of lanes that are caught up and silent.
+
+        `now` UTC seconds. A live source's windows close when the clock passes their end; one whose event time is not
+        the clock's closes what is open after `grace` of silence. `ended`: nothing will ever come again, so close all.
+        """
+        options = self._options
+        if now - self._looked >= 1.0:
+            self._looked = now
+            for model in self._models:
+                if model not in self._references:
+                    self._look_for(model)
+        behind = {p.number for p, n in lag.items() if n}
+        live = self._skew is not None and abs(self._skew) < max(60.0, 2 * options.size)
+        for number, lane in self._lanes.items():
+            if number in behind and not ended:
+                lane.quiet = None
+                continue
+            if lane.quiet is None:
+                lane.quiet = now
+            silent = now - lane.quiet
+            for model in self._models:
+                stream = self._stream(lane, model)
+                below = stream.below
+                if ended:
+                    below = self._furthest(model, with_open=True)
+                elif live:
+                    below = math.floor((now - options.lateness - options.idle) / options.size)
+                elif silent >= options.grace:
+                    below = self._furthest(model, with_open=True)
+                if below is not None and (stream.below is None or below > stream.below):
+                    if stream.below is None and not any(s.newest for s in self._streams_of(model)):
+                        continue  # nothing has ever come: there is no event time yet
+                    lane.save_first = True
+                    self._close(number, lane, model, stream, below)
+            self._flush(number, lane)
+
+    def _streams_of(self, model: str) -> list[_Stream]:
+        return [lane.streams[model] for lane in self._lanes.values() if model in lane.streams]
+
+    def _furthest(self, model: str, *, with_open: bool) -> int | None:
+        """Past the newest window that any lane has of the model; None when there is none."""
+        ends = [s.below for s in self._streams_of(model) if s.below is not None]
+        if with_open:
+            ends += [n + 1 for s in self._streams_of(model) for n in (*s.open, *s.late)]
+        return max(ends, default=None)
+
+    # -- lanes come and go
+
+    def gain(self, partition: Partition) -> int | None:
+        """Loads the lane's state where it is not at hand; the offset to go on from, None where it was never read."""
+        lane = self._lanes.get(partition.number)
+        if lane is None:
+            data = self._load(self._lane_name(partition.number))
+            lane = _Lane() if data is None else self._load_lane(data)
+            self._lanes[partition.number] = lane
+            for model in self._models:
+                stream = self._stream(lane, model)
+                if not stream.serial:  # announced, so that the judge waits for this lane from its first window on
+                    self._say(partition.number, lane, model, stream, [])
+            self._flush(partition.number, lane)
+        return lane.offsets.get(partition.topic)
+
+    def drop(self, partition: Partition) -> None:
+        """Forgets the lane; its last checkpoint is the truth."""
+        self._lanes.pop(partition.number, None)
+
+    # -- checkpoints
+
+    def checkpoint(self) -> dict[Partition, int]:
+        """Saves every lane; the offsets that may be committed now."""
+        for number, lane in self._lanes.items():
+            self._flush(number, lane)
+            self._save_lane(number, lane)
+        return {
+            Partition(topic, number): offset
+            for number, lane in self._lanes.items()
+            for topic, offset in lane.offsets.items()
+        }
+
+    def _save_lane(self, number: int, lane: _Lane) -> None:
+        streams = {}
+        for model, stream in lane.streams.items():
+            reference = self._references.get(model)
+            version = reference.version if reference else ""
+            windows = [
+                _saved(number_, window, version, late=late)
+                for late, some in ((False, stream.open), (True, stream.late))
+                for number_, window in some.items()
+            ]
+            streams[model] = _SavedStream(stream.newest, stream.below, stream.serial, windows)
+        blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), lane.unsent)
+        self._save(self._lane_name(number), encode(blob))
+
+    def _load_lane(self, data: bytes) -> _Lane:
+        lane = _Lane()
+        try:
+            saved = decode(data, _SavedLane)
+        except Undecodable as error:
+            log.error("a lane's checkpoint cannot be read, starting anew where the source says: %s", error)
+            return lane
+        lane.offsets = saved.offsets
+        lane.unsent = saved.unsent
+        lane.joiner = Joiner.restore(saved.joiner)
+        for model, held in saved.streams.items():
+            if model not in self._models:
+                continue
+            stream = lane.streams[model] = _Stream()
+            stream.newest, stream.below, stream.serial = held.newest, held.below, held.serial
+            for kept in held.windows:
+                window = self._restored(model, kept)
+                (stream.late if kept.late else stream.open)[kept.window] = window
+        return lane
+
+    def _restored(self, model: str, kept: _SavedWindow) -> _Window:
+        window = _Window()
+        window.rows, window.events = kept.rows, kept.events
+        window.draw = None if kept.draw is None else Draw.restore(kept.draw)
+        reference = self._references.get(model)
+        if kept.waiting is not None:
+            window.waiting = Rows([decode_batch(kept.waiting)])
+        if kept.profile is not None and reference is not None:
+            try:
+                window.profile = Profile.decode(reference.layout, kept.profile)
+            except Undecodable:
+                log.warning("model %s: the reference changed; window %d counts only what comes from here on", model, kept.window)
+        return window
+
+
+def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _SavedWindow:
+    rest = window.waiting.rest()
+    return _SavedWindow(
+        number,
+        late,
+        window.rows,
+        reference,
+        None if window.profile is None else window.profile.encode(),
+        None if rest is None else encode_batch(rest),
+        window.events,
+        None if window.draw is None else window.draw.state(),
+    )

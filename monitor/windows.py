@@ -1,0 +1,136 @@
+"""Event-time base windows of one lane: which window a row belongs to, when a window is over, what is late.
+
+Everything here is a function of the records' order alone, never of how a poll happened to cut them, so a lane read
+again after a crash closes the same windows with the same rows. The only exception, closing by the clock when nothing
+comes, is the caller's decision and is saved before it has an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from detectors.core import Batch, Floats, Ints, concat
+from detectors.units import Seconds
+
+BLOCK = 1024  # rows profiled at once: enough to make array calls cheap, few enough to stay in the cache
+
+
+class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Event-time base windows; everything longer is a merge of them."""
+
+    size: Annotated[Seconds, msgspec.Meta(description="Length of a base window.", gt=0)] = 10.0
+    lateness: Annotated[
+        Seconds,
+        msgspec.Meta(description="A window closes when an event this much newer than its end was seen.", ge=0),
+    ] = 0.5
+    idle: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="A live source without traffic closes its windows this long after end and lateness.", ge=0
+        ),
+    ] = 0.2
+    grace: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="How long the judge waits for a silent lane, and how long a source whose event time is not "
+            "the clock's (a replay) must be silent before its open windows close.",
+            ge=0,
+        ),
+    ] = 5.0
+    ahead: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="An event newer than its arrival and than all before it by more than this has a wrong "
+            "clock: it counts as of the newest time before it.",
+            gt=0,
+        ),
+    ] = 3600.0
+
+
+def settle_times(times: Floats, newest: float, arrived: Floats, ahead: float) -> tuple[Floats, int]:
+    """Times that a wrong clock cannot throw forward, and how many were set.
+
+    A time is believed when it is at most `ahead` past the row's arrival or past the newest believed time; so a stream
+    that runs ahead of the clock on purpose, a replay at speed, is believed, and a lone outlier is not. NaN (no time)
+    becomes the arrival.
+
+    >>> settle_times(np.array([10.0, 9e9, 11.0]), 0.0, np.array([10.0, 10.0, 10.0]), 3600.0)
+    (array([10., 10., 11.]), 1)
+    """
+    if np.isnan(times).any():
+        times = np.where(np.isnan(times), arrived, times)
+    if (times <= arrived + ahead).all():
+        return times, 0
+    before = np.maximum.accumulate(np.concatenate([[newest], times[:-1]]))
+    if np.isfinite(newest) and (times <= np.maximum(arrived, before) + ahead).all():
+        return times, 0
+    out, wrong = times.copy(), 0
+    for i, time in enumerate(times.tolist()):
+        if time > max(float(arrived[i]), newest) + ahead:
+            out[i] = newest if np.isfinite(newest) else arrived[i]
+            wrong += 1
+        newest = max(newest, float(out[i]))
+    return out, wrong
+
+
+def late_rows(windows: Ints, times: Floats, newest: float, below: int | None, options: WindowOptions) -> Ints | None:
+    """Index of rows whose window was over when they came; None when there are none (the usual, decided in one pass).
+
+    `newest` is the newest time before the first row, `below` the number under which windows are closed already.
+    """
+    floor = -np.inf if below is None else below
+    if windows.min() >= max(floor, (max(newest, float(times.max())) - options.lateness) // options.size):
+        return None
+    before = np.maximum.accumulate(np.concatenate([[newest], times[:-1]]))
+    over = np.maximum((before - options.lateness) // options.size, floor)
+    found = np.flatnonzero(windows < over)
+    return found if found.size else None
+
+
+def by_window(windows: Ints) -> Iterator[tuple[int, slice | Ints]]:
+    """Each window among the rows with its rows, in order of first appearance of the number; order of rows kept."""
+    first = int(windows[0])
+    if windows[-1] == first and (windows == first).all():
+        yield first, slice(None)
+        return
+    steps = np.diff(windows)
+    if (steps >= 0).all():
+        cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(windows)]
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            yield int(windows[start]), slice(start, stop)
+        return
+    for window in np.unique(windows).tolist():
+        yield window, np.flatnonzero(windows == window)
+
+
+class Rows:
+    """Rows that wait to be profiled in blocks of exactly BLOCK, whatever the polls they came by."""
+
+    __slots__ = ("_count", "_parts")
+
+    def __init__(self, parts: Sequence[Batch] = ()) -> None:
+        self._parts = list(parts)
+        self._count = sum(map(len, self._parts))
+
+    def add(self, batch: Batch) -> Iterator[Batch]:
+        """Takes rows in; yields each block that is full."""
+        self._parts.append(batch)
+        self._count += len(batch)
+        if self._count >= BLOCK:
+            whole = concat(self._parts)
+            full = self._count - self._count % BLOCK
+            for start in range(0, full, BLOCK):
+                yield whole.take(slice(start, start + BLOCK))
+            self._parts = [whole.take(slice(full, None))] if full < self._count else []
+            self._count -= full
+
+    def rest(self) -> Batch | None:
+        """The rows of the unfinished block as one batch, None when there are none. They stay."""
+        if not self._parts:
+            return None
+        self._parts = [concat(self._parts)]
+        return self._parts[0]
