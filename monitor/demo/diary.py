@@ -1,0 +1,129 @@
+"""What the daemon told of the story, act by act: news as it comes, and the reckoning at the end.
+
+Knows the daemon by its public `/status` alone, as any user would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgspec
+
+from monitor.demo.acts import ACTS, CYCLE, SETTLE, Sign, Trouble, act_at
+
+
+class OpenAlert(msgspec.Struct, frozen=True):
+    """An alert as `/status` shows it."""
+
+    key: str
+    check: str
+    column: str
+    since: float  # UTC seconds of event time
+    text: str
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """What the story needs of a model in `/status`."""
+
+    model: str
+    events: int = 0
+    windows: int = 0
+    window_end: float | None = None  # event time up to which was judged; None before the first window
+    alerts: tuple[OpenAlert, ...] = ()
+    label_tasks: int = 0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the story needs of `/status`; everything else there is passed over."""
+
+    models: tuple[ModelStatus, ...] = ()
+
+
+class Turn(Enum):
+    """What became of an alert."""
+
+    OPENED = "opened"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Alerts of one check that opened or resolved between two looks; the first is the one to quote."""
+
+    turn: Turn
+    alerts: tuple[OpenAlert, ...]
+
+
+@dataclass(slots=True)
+class Noticed:
+    """An act played to its end or so far: what told of each of its signs, and what nobody could expect."""
+
+    act: int
+    start: float  # seconds since the story's start
+    first: dict[Sign, OpenAlert] = field(default_factory=dict)
+    unexpected: list[OpenAlert] = field(default_factory=list)  # in calm acts only
+
+    @property
+    def missed(self) -> tuple[Sign, ...]:
+        return tuple(sign for sign in ACTS[self.act].signs if sign not in self.first)
+
+    @property
+    def well(self) -> bool:
+        """All that had to be noticed was, and calm was calm."""
+        return not self.missed and not self.unexpected
+
+
+class Diary:
+    """Keeps the story of one run that began at event time `start`, UTC seconds."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self._open: dict[str, OpenAlert] = {}
+        self._acts: dict[float, Noticed] = {}
+        self.findings = 0  # alerts opened so far
+
+    def read(self, model: ModelStatus) -> list[News]:
+        """Takes a look's alerts down; returns what changed since the last look."""
+        now = {alert.key: alert for alert in model.alerts}
+        # An alert that resolved and opened again between two looks is another alert: `since` tells.
+        opened = [a for key, a in now.items() if key not in self._open or self._open[key].since != a.since]
+        gone = [a for key, a in self._open.items() if key not in now]
+        self._open = now
+        self.findings += len(opened)
+        for alert in opened:
+            self._attribute(alert)
+        return [*_by_check(Turn.OPENED, opened), *_by_check(Turn.RESOLVED, gone)]
+
+    def acts(self, until: float) -> list[Noticed]:
+        """Every act that began before `until`, seconds since the story's start, in order."""
+        start, out, i = 0.0, [], 0
+        while start < until:
+            out.append(self._acts.get(start, Noticed(i % len(ACTS), start)))
+            start += ACTS[i % len(ACTS)].seconds
+            i += 1
+        return out
+
+    def _attribute(self, alert: OpenAlert) -> None:
+        second = alert.since - self._start
+        start, act = _began(second)
+        if ACTS[act].trouble is Trouble.NONE and second - start <= SETTLE and start > 0:
+            start, act = _began(start - 1.0)  # spans of the act before still hold its events
+        told = self._acts.setdefault(start, Noticed(act, start))
+        if ACTS[act].trouble is Trouble.NONE:
+            told.unexpected.append(alert)
+        for sign in ACTS[act].signs:
+            if sign.shown_by(alert.check, alert.column):
+                told.first.setdefault(sign, alert)
+
+
+def _began(second: float) -> tuple[float, int]:
+    """Start of the act that plays at this second, and its index."""
+    act = act_at(second)
+    return second // CYCLE * CYCLE + sum(a.seconds for a in ACTS[:act]), act
+
+
+def _by_check(turn: Turn, alerts: Sequence[OpenAlert]) -> Iterator[News]:
+    for check in dict.fromkeys(alert.check for alert in alerts):
+        yield News(turn, tuple(alert for alert in alerts if alert.check == check))
