@@ -1,11 +1,16 @@
-"""The values of alerting: what was found (`Symptom`, the only input), what is open (`Alert`), what is said (`Notice`)."""
+"""The values of alerting: what was found (`Symptom`, the only input), is open (`Alert`), is said (`Notice`)."""
 
 from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+# The mark by which configuration reads "10s" into plain seconds; the same as `detectors.units.Seconds`, which this
+# package may not import.
+Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"}, extra_json_schema={"examples": ["10s", "1h30m"]})]
 
 
 class Severity(StrEnum):
@@ -14,6 +19,11 @@ class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """Position from the mildest, 0, to the gravest."""
+        return tuple(Severity).index(self)
 
 
 class Symptom(msgspec.Struct, frozen=True):
@@ -37,6 +47,8 @@ class Symptom(msgspec.Struct, frozen=True):
 
 
 class Transition(StrEnum):
+    """What happened to an alert."""
+
     OPENED = "opened"
     UPDATED = "updated"
     RESOLVED = "resolved"
@@ -59,6 +71,8 @@ class Alert(msgspec.Struct):
     serial: int = 0  # transitions so far; makes a notice's id
     resolved: float | None = None
     said: float = 0.0  # event time of the last notice
+    opened_as: Severity = Severity.WARNING  # severity at opening; it only rises while the alert is open
+    quiet: float | None = None  # event time of the first clean look since `last_seen`
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -1,0 +1,190 @@
+"""The life of an alert, by examples and by laws that hold for every stream of symptoms."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerting.alert import Notice, Severity, Symptom, Transition
+from alerting.lifecycle import OVERFLOW, REMEMBERED, AlertOptions, State, step
+
+PSI = ("shelf", "psi")
+
+
+def symptom(
+    column: str = "weight", severity: Severity = Severity.WARNING, score: float = 0.4, check: str = "psi"
+) -> Symptom:
+    return Symptom("shelf", check, column, 0.0, 10.0, score, 0.2, f"{column} moved", severity)
+
+
+def told(notices: list[Notice]) -> list[tuple[str, str]]:
+    return [(n.transition.value, n.alert.column) for n in notices]
+
+
+def test_opens_once_and_stays_silent_while_the_symptom_lasts() -> None:
+    state, options = State(), AlertOptions()
+    assert told(step(state, [symptom()], [PSI], 10, options)) == [("opened", "weight")]
+    assert [step(state, [symptom()], [PSI], t, options) for t in (20, 30, 40)] == [[], [], []]
+    (alert,) = state.open()
+    assert (alert.started, alert.last_seen) == (10, 40)
+
+
+def test_resolves_after_its_check_found_nothing_for_clear_after() -> None:
+    state, options = State(), AlertOptions(clear_after=60)
+    step(state, [symptom()], [PSI], 10, options)
+    assert [told(step(state, [], [PSI], t, options)) for t in (20, 50, 79)] == [[], [], []]
+    (notice,) = step(state, [], [PSI], 80, options)
+    assert (notice.transition, notice.alert.resolved, notice.alert.started) == (Transition.RESOLVED, 80, 10)
+    assert not list(state.open())
+
+
+def test_does_not_resolve_while_its_check_does_not_look() -> None:
+    state, options = State(), AlertOptions(clear_after=0)
+    step(state, [symptom()], [PSI], 10, options)
+    assert step(state, [], [("shelf", "ks"), ("other", "psi")], 100_000, options) == []
+    assert told(step(state, [], [PSI], 100_010, options)) == [("resolved", "weight")]
+
+
+def test_a_relapse_starts_the_quiet_time_anew() -> None:
+    state, options = State(), AlertOptions(clear_after=30)
+    step(state, [symptom()], [PSI], 10, options)
+    step(state, [], [PSI], 20, options)
+    step(state, [symptom()], [PSI], 40, options)
+    assert step(state, [], [PSI], 50, options) == []
+    assert told(step(state, [], [PSI], 80, options)) == [("resolved", "weight")]
+
+
+def test_waits_for_symptoms_in_a_row() -> None:
+    state, options = State(), AlertOptions(confirm=3)
+    looks = [[symptom()], [symptom()], [], [symptom()], [symptom()], [symptom()]]
+    assert [len(step(state, found, [PSI], 10.0 * (i + 1), options)) for i, found in enumerate(looks)] == [0] * 5 + [1]
+    (alert,) = state.open()
+    assert alert.started == 40  # the first of the three
+
+
+def test_repeats_at_most_each_repeat() -> None:
+    state, options = State(), AlertOptions(repeat=100)
+    transitions = [told(step(state, [symptom()], [PSI], 10.0 * i, options)) for i in range(25)]
+    assert [i for i, said in enumerate(transitions) if said == [("updated", "weight")]] == [10, 20]
+
+
+def test_a_risen_severity_is_told_at_once_and_does_not_fall() -> None:
+    state, options = State(), AlertOptions()
+    step(state, [symptom()], [PSI], 10, options)
+    (notice,) = step(state, [symptom(severity=Severity.CRITICAL)], [PSI], 20, options)
+    assert (notice.transition, notice.alert.severity, notice.alert.opened_as) == (
+        Transition.UPDATED,
+        Severity.CRITICAL,
+        Severity.WARNING,
+    )
+    assert step(state, [symptom(severity=Severity.INFO)], [PSI], 30, options) == []
+    assert next(state.open()).severity is Severity.CRITICAL
+
+
+def test_what_is_beyond_the_bound_is_one_alert_with_the_exact_count() -> None:
+    state, options = State(), AlertOptions(max_open=3, clear_after=0)
+    columns = [symptom(f"c{i:03}") for i in range(50)]
+    notices = step(state, columns, [PSI], 10, options)
+    assert told(notices) == [("opened", "c000"), ("opened", "c001"), ("opened", "c002"), ("opened", "")]
+    assert (notices[-1].alert.check, notices[-1].alert.facts["without_alert"]) == (OVERFLOW, 47.0)
+
+    notices = step(state, columns[:3], [PSI], 20, options)
+    assert [(n.transition, n.alert.check) for n in notices] == [(Transition.RESOLVED, OVERFLOW)]
+
+
+def test_a_place_that_is_freed_goes_to_the_gravest() -> None:
+    state, options = State(), AlertOptions(max_open=1, clear_after=0)
+    step(state, [symptom("a")], [PSI], 10, options)
+    notices = step(state, [symptom("b"), symptom("c", Severity.CRITICAL)], [PSI], 20, options)
+    assert told(notices)[:2] == [("resolved", "a"), ("opened", "c")]
+
+
+def test_of_two_symptoms_of_a_key_the_gravest_counts_in_any_order() -> None:
+    both = [symptom(score=float("nan")), symptom(score=0.3), symptom(score=0.9)]
+    for order in (both, both[::-1]):
+        (notice,) = step(State(), order, [PSI], 10, AlertOptions())
+        assert notice.alert.score == 0.9
+
+
+def test_facts_and_texts_are_bounded() -> None:
+    wild = Symptom(
+        "shelf", "psi", "x", 0, 1, 1, 0, "t" * 10**6, facts={f"{i}" * 1_000: "v" * 10**5 for i in range(1_000)}
+    )
+    (notice,) = step(State(), [wild], [PSI], 10, AlertOptions())
+    assert len(msgspec.msgpack.encode(notice)) < 20_000
+
+
+def test_a_resolved_alert_is_forgotten() -> None:
+    state, options = State(), AlertOptions(clear_after=0)
+    step(state, [symptom()], [PSI], 10, options)
+    step(state, [], [PSI], 20, options)
+    step(state, [], [PSI], 20 + REMEMBERED, options)
+    assert list(state.alerts) == ["shelf/psi/weight"]
+    step(state, [], [PSI], 21 + REMEMBERED, options)
+    assert state == State()
+
+
+@pytest.mark.parametrize("field", ["confirm", "max_open"])
+def test_options_refuse_zero(field: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({field: 0}, AlertOptions)
+
+
+looks = st.lists(
+    st.tuples(
+        st.sets(st.sampled_from([(c, k) for c in "abcd" for k in ("psi", "ks")])),
+        st.sampled_from(list(Severity)),
+        st.booleans(),  # only one of the two checks looks
+    ),
+    max_size=40,
+)
+settings_of = st.builds(
+    AlertOptions,
+    confirm=st.integers(1, 3),
+    clear_after=st.sampled_from([0.0, 10.0, 35.0]),
+    repeat=st.sampled_from([0.0, 25.0, 1e9]),
+    max_open=st.integers(1, 5),
+)
+Looks = list[tuple[set[tuple[str, str]], Severity, bool]]
+
+
+def play(stream: Looks, options: AlertOptions, *, reload: bool = False, backwards: bool = False) -> list[Notice]:
+    state, notices = State(), []
+    for i, (found, severity, partly) in enumerate(stream):
+        seen = sorted((c, k) for c, k in found if k == "psi" or not partly)
+        symptoms = [symptom(column, severity, check=check) for column, check in seen]
+        looked = [PSI] if partly else [PSI, ("shelf", "ks")]
+        notices += step(state, symptoms[::-1] if backwards else symptoms, looked, 10.0 * (i + 1), options)
+        assert sum(a.check != OVERFLOW for a in state.open()) <= options.max_open
+        assert len(state.pending) <= options.max_open
+        if reload:
+            state = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=State)
+    return notices
+
+
+@given(looks, settings_of)
+def test_openings_and_resolutions_of_a_key_alternate(stream: Looks, options: AlertOptions) -> None:
+    is_open: dict[str, float] = {}
+    started: dict[str, list[float]] = {}
+    for notice in play(stream, options):
+        alert = notice.alert
+        if notice.transition is Transition.OPENED:
+            assert alert.key not in is_open
+            assert all(alert.started > before for before in started.get(alert.key, []))
+            is_open[alert.key] = alert.started
+            started.setdefault(alert.key, []).append(alert.started)
+        else:
+            assert is_open[alert.key] == alert.started
+            if notice.transition is Transition.RESOLVED:
+                del is_open[alert.key]
+
+
+@given(looks, settings_of)
+def test_saving_between_steps_and_the_order_of_symptoms_change_nothing(stream: Looks, options: AlertOptions) -> None:
+    undisturbed = play(stream, options)
+    assert play(stream, options, reload=True) == undisturbed
+    assert play(stream, options, backwards=True) == undisturbed
+    ids = [notice.id for notice in undisturbed]
+    assert len(set(ids)) == len(ids)
