@@ -13,7 +13,7 @@ from typing import NamedTuple
 UNSEEN_SHARE = 0.4  # of the pictures while new products are on the shelf
 GAIN, OFFSET = 1.2, 0.05  # what the camera makes of a pixel of 0..1 when its gain has changed
 LOST = "edge_energy"  # the feature that goes missing
-SETTLE = 60.0  # the daemon may still tell of an act this long after its end: windows close, spans of a minute end
+SETTLE = 330.0  # of a span of five minutes and a window: so long a span still holds the act before, and may open alerts
 
 
 class Trouble(StrEnum):

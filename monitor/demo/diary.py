@@ -61,7 +61,7 @@ class Noticed:
     """An act played to its end or so far: what told of each of its signs, and what nobody could expect."""
 
     act: int
-    start: float  # seconds since the story's start
+    began: float  # UTC seconds of event time
     first: dict[Sign, OpenAlert] = field(default_factory=dict)
     unexpected: list[OpenAlert] = field(default_factory=list)  # in calm acts only
 
@@ -81,8 +81,7 @@ class Diary:
     def __init__(self, start: float) -> None:
         self._start = start
         self._open: dict[str, OpenAlert] = {}
-        self._acts: dict[float, Noticed] = {}
-        self.findings = 0  # alerts opened so far
+        self._acts: dict[float, Noticed] = {}  # by seconds since the story's start
 
     def read(self, model: ModelStatus) -> list[News]:
         """Takes a look's alerts down; returns what changed since the last look."""
@@ -91,7 +90,6 @@ class Diary:
         opened = [a for key, a in now.items() if key not in self._open or self._open[key].since != a.since]
         gone = [a for key, a in self._open.items() if key not in now]
         self._open = now
-        self.findings += len(opened)
         for alert in opened:
             self._attribute(alert)
         return [*_by_check(Turn.OPENED, opened), *_by_check(Turn.RESOLVED, gone)]
@@ -100,7 +98,7 @@ class Diary:
         """Every act that began before `until`, seconds since the story's start, in order."""
         start, out, i = 0.0, [], 0
         while start < until:
-            out.append(self._acts.get(start, Noticed(i % len(ACTS), start)))
+            out.append(self._acts.get(start, Noticed(i % len(ACTS), self._start + start)))
             start += ACTS[i % len(ACTS)].seconds
             i += 1
         return out
@@ -110,7 +108,7 @@ class Diary:
         start, act = _began(second)
         if ACTS[act].trouble is Trouble.NONE and second - start <= SETTLE and start > 0:
             start, act = _began(start - 1.0)  # spans of the act before still hold its events
-        told = self._acts.setdefault(start, Noticed(act, start))
+        told = self._acts.setdefault(start, Noticed(act, self._start + start))
         if ACTS[act].trouble is Trouble.NONE:
             told.unexpected.append(alert)
         for sign in ACTS[act].signs:

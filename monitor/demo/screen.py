@@ -1,0 +1,100 @@
+"""How the story looks: a line for what happened, a board of figures at the foot, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from monitor.demo.acts import ACTS, Trouble, act_at
+from monitor.demo.diary import ModelStatus, News, Noticed, Turn
+
+_SIGNS = [sign for act in ACTS for sign in act.signs]
+_RATE_OVER = 4.0  # seconds of the clock that events/s is taken over
+
+
+def announce(out: Console, second: float) -> None:
+    """The act that begins at this second since the story's start."""
+    number = act_at(second)
+    act = ACTS[number]
+    color = "green" if act.trouble is Trouble.NONE else "yellow"
+    out.print(f"\n[bold {color}]Act {number + 1} of {len(ACTS)}: {act.title}[/]")
+    out.print(f"[dim]{act.story}[/]")
+
+
+def report(out: Console, news: News, now: float) -> None:
+    """What happened to alerts, seen at event time `now`, in the daemon's own words."""
+    quoted = next((a for a in news.alerts if any(s.shown_by(a.check, a.column) for s in _SIGNS)), news.alerts[0])
+    about = quoted.column or "the model as a whole"
+    if len(news.alerts) > 1:
+        about += f" and {len(news.alerts) - 1} more"
+    mark, color = ("!", "red") if news.turn is Turn.OPENED else ("ok", "green")
+    line = Text(f"  {time.strftime('%H:%M', time.gmtime(now))} ")
+    line.append(f"{mark:>2} {news.turn.value:<9}", color).append(f"{quoted.check} on {about}", "bold")
+    out.print(line)
+    if news.turn is Turn.OPENED:
+        out.print(Text(f"           {quoted.text}"))
+
+
+class Board:
+    """The figures at the foot of the terminal."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._model = ModelStatus("")
+        self._second = 0.0
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def update(self, model: ModelStatus, second: float) -> None:
+        self._model, self._second = model, second
+        self._seen.append((time.monotonic(), model.events))
+        while self._seen[-1][0] - self._seen[0][0] > _RATE_OVER:
+            self._seen.popleft()
+
+    def _figures(self) -> list[tuple[str, str]]:
+        (since, before), (now, events) = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0), (0.0, 0))
+        rate = (events - before) / (now - since) if now > since else 0.0
+        model = self._model
+        return [
+            ("events/s", f"{rate:,.0f}"),
+            ("events", f"{model.events:,}"),
+            ("windows", f"{model.windows:,}"),
+            ("open alerts", f"{len(model.alerts)}"),
+            ("label tasks", f"{model.label_tasks}"),
+        ]
+
+    def line(self) -> str:
+        return "  " + ", ".join(f"{name} {value}" for name, value in self._figures())
+
+    def panel(self) -> Panel:
+        figures = Table.grid(padding=(0, 3))
+        figures.add_row(*(Text.assemble((value, "bold"), f" {name}") for name, value in self._figures()))
+        links = Text(f"page {self._url}/   metrics {self._url}/metrics   Ctrl-C stops", "dim")
+        act = act_at(max(self._second - 1.0, 0.0))
+        title = f"act {act + 1} of {len(ACTS)}: {ACTS[act].title}" if self._second else "waiting for the first window"
+        return Panel(Group(figures, links), title=title, title_align="left", expand=False)
+
+
+def summary(noticed: Iterable[Noticed]) -> Table:
+    """Act by act, what should have been noticed, what was, and how long it took."""
+    table = Table(title="What the daemon noticed", title_justify="left")
+    for heading in ("act", "should be noticed", "was noticed by", "after (event time)"):
+        table.add_column(heading)
+    for told in noticed:
+        act = ACTS[told.act]
+        for sign in act.signs:
+            alert = told.first.get(sign)
+            if alert is None:
+                table.add_row(act.title, sign.words, "[red]nothing[/]", "")
+            else:
+                after = max(0.0, alert.since - told.began)
+                table.add_row(act.title, sign.words, f"{alert.check} on {alert.column}", f"{after:.0f} s")
+        if not act.signs:
+            wrong = ", ".join(f"{alert.check} on {alert.column or 'the model'}" for alert in told.unexpected)
+            table.add_row(act.title, "nothing", f"[red]{wrong}[/]" if wrong else "nothing", "")
+    return table
