@@ -1,0 +1,207 @@
+"""Named blobs: checkpoints, references, reports. A put is whole or not at all, and survives a power cut.
+
+In every store a failed call raises `OSError` and the blob as it was still stands: try again later. A name that is not
+one raises `ValueError`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import msgspec
+
+from monitor.log import sync_directory
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# What a directory and S3 both take. "%" is in it so that a model's name fits with urllib's `quote(name, safe="")`.
+_NAME = re.compile(r"[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*(?:/[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*)*")
+_LONGEST = 200
+_SUFFIX = ".blob"  # so that "a" and "a/b" can both be names in a directory
+_HALF_WRITTEN = ".put-"
+
+
+class Store(Protocol):
+    """Calls may come from any thread; two puts of one name at once leave one of the two."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Creates or replaces. A name is words of letters, digits and `._%=@-` joined by slashes, 200 characters at
+        most, no word beginning with a dot."""
+
+    def get(self, name: str) -> bytes | None:
+        """None where there is none."""
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Names that begin with the text `prefix`, sorted."""
+
+    def delete(self, name: str) -> None:
+        """Nothing happens where there is none."""
+
+
+class MemoryStore:
+    """Ends with the process: for replay."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def put(self, name: str, data: bytes) -> None:
+        self._blobs[_checked(name)] = data
+
+    def get(self, name: str) -> bytes | None:
+        return self._blobs.get(_checked(name))
+
+    def list(self, prefix: str = "") -> list[str]:
+        return sorted(name for name in self._blobs if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        self._blobs.pop(_checked(name), None)
+
+
+class DirectoryStore:
+    """A file per blob. A put costs two syncs, 2 to 20 ms on an ordinary disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the directory, and clears it of what a killed process left half-written. One process at a time."""
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True)
+        for left in path.rglob(_HALF_WRITTEN + "*"):
+            left.unlink(missing_ok=True)
+
+    def put(self, name: str, data: bytes) -> None:
+        target = self._file(name)
+        self._make(target.parent)
+        descriptor, written = tempfile.mkstemp(prefix=_HALF_WRITTEN, dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(written).replace(target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(written).unlink()
+            raise
+        sync_directory(target.parent)
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return self._file(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def list(self, prefix: str = "") -> list[str]:
+        names = (str(p.relative_to(self._path))[: -len(_SUFFIX)] for p in self._path.rglob("*" + _SUFFIX))
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        file = self._file(name)
+        with suppress(FileNotFoundError):
+            file.unlink()
+            sync_directory(file.parent)
+
+    def _file(self, name: str) -> Path:
+        return self._path / (_checked(name) + _SUFFIX)
+
+    def _make(self, directory: Path) -> None:
+        if not directory.is_dir():
+            self._make(directory.parent)
+            directory.mkdir(exist_ok=True)
+            sync_directory(directory.parent)
+
+
+class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="s3"):
+    """Blobs as objects of a bucket. Credentials come from the usual AWS chain (environment, profile, role), never from
+    here."""
+
+    bucket: Annotated[str, msgspec.Meta(min_length=3, description="Bucket; it must exist")]
+    prefix: Annotated[str, msgspec.Meta(description="Put before every name, a slash between")] = ""
+    endpoint: Annotated[str | None, msgspec.Meta(description="URL of an S3-compatible server; default: AWS")] = None
+    region: Annotated[str | None, msgspec.Meta(description="Region; default: of the AWS chain")] = None
+    path_style: Annotated[
+        bool,
+        msgspec.Meta(description="Bucket in the path, not in the host's name; most servers other than AWS need it"),
+    ] = False
+    cafile: Annotated[str | None, msgspec.Meta(description="PEM file of the authority behind the server's TLS")] = None
+
+    def open(self) -> S3Store:
+        return S3Store(self)
+
+
+class S3Store:
+    """Atomic and durable as far as the server is: an object is replaced whole."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._root = f"{options.prefix.rstrip('/')}/" if options.prefix else ""
+        self._client = s3_client(options)
+
+    def put(self, name: str, data: bytes) -> None:
+        with self._failing(key := self._key(name)):
+            self._client.put_object(Bucket=self._options.bucket, Key=key, Body=data)
+
+    def get(self, name: str) -> bytes | None:
+        with self._failing(key := self._key(name)):
+            try:
+                return self._client.get_object(Bucket=self._options.bucket, Key=key)["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                return None
+
+    def list(self, prefix: str = "") -> list[str]:
+        with self._failing(self._root + prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            return sorted(
+                item["Key"][len(self._root) :]
+                for page in pages.paginate(Bucket=self._options.bucket, Prefix=self._root + prefix)
+                for item in page.get("Contents", ())
+            )
+
+    def delete(self, name: str) -> None:
+        with self._failing(key := self._key(name)):
+            self._client.delete_object(Bucket=self._options.bucket, Key=key)
+
+    def _key(self, name: str) -> str:
+        return self._root + _checked(name)
+
+    @contextmanager
+    def _failing(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(f"s3://{self._options.bucket}/{key}: {error}") from error
+
+
+def s3_client(options: S3Options) -> S3Client:
+    """A client that gives up within half a minute, so that a checkpoint never hangs on a server that went away."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=options.endpoint,
+        region_name=options.region,
+        verify=options.cafile,
+        config=Config(
+            connect_timeout=5,
+            read_timeout=10,
+            retries={"max_attempts": 2, "mode": "standard"},
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if options.path_style else "auto"},
+            request_checksum_calculation="when_required",  # many servers refuse the newer default
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _checked(name: str) -> str:
+    if len(name) > _LONGEST or not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a name in a store")
+    return name
