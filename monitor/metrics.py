@@ -1,0 +1,417 @@
+"""Prometheus metrics: counters of ourselves, and the judge's last snapshot read at scrape time.
+
+`Meters` is the one registry. Its counters belong to whoever counts; what the models look like comes from an immutable
+`Snapshot`, so all values of a window appear together, a scrape never waits for the judge, and the series of a model
+that is gone vanish with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import prometheus_client
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from monitor.snapshot import ColumnView, ModelView, ScoreView, Snapshot
+
+OTHER = "__other__"  # the label value of everything beyond a cap
+_LONGEST = 120  # characters of a label value that comes from data
+_FAST = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SAVING = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+# `_created` series would double the counters and no rule of ours reads them
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+Row = tuple[tuple[str, ...], float]  # label values, value
+
+
+class Described(NamedTuple):
+    """A metric as the reference documentation lists it."""
+
+    name: str  # as scraped
+    type: str
+    labels: tuple[str, ...]
+    help: str
+
+
+class Meters:
+    """Every metric of the process. Counting is thread-safe and costs about 1 us; count batches, not events.
+
+    `snapshot` gives what the judge last showed. `columns` and `label_values` cap what is shown of a model: how many
+    columns, and how many words of a category; the rest appears as `__other__` and is counted.
+    """
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot] = Snapshot, *, columns: int = 200, label_values: int = 20
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._described: list[Described] = []
+        self._threads: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+        self.events = self._counter("events", "Events decoded.", "source")
+        self.bad = self._counter("bad_records", "Records that could not be read, by cause.", "source", "cause")
+        self.dead_letters = self._counter("dead_letters", "Records set aside with their cause.", "destination")
+        self.dead_letters_lost = self._counter(
+            "dead_letters_dropped", "Dead letters not kept because their destination was full.", "destination"
+        )
+        self.orphans = self._counter(
+            "orphans", "Requests or responses whose other half did not come in time.", "source", "side"
+        )
+        self.duplicates = self._counter("repeated_messages", "Messages on the exchange the judge had already.")
+        self.clock_errors = self._counter("clock_errors", "Events with an impossible time, taken as of now.", "source")
+        self.unknown_columns = self._counter("unknown_columns", "Fields of events that the schema lacks.", "model")
+        self.findings = self._counter("findings", "Findings, by check.", "model", "check")
+        self.transitions = self._counter(
+            "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"
+        )
+        self.alerts_merged = self._counter("alerts_merged", "Symptoms over the limit of open alerts, told as one.")
+        self.checkpoints = self._histogram("checkpoint_seconds", "Time to save a checkpoint.", _SAVING, "stage")
+        self.checkpoint_failures = self._counter("checkpoint_failures", "Checkpoints that could not be saved.", "stage")
+        self.lag_records = self._gauge(
+            "consumer_lag_records", "Records behind the end of a partition.", "topic", "partition"
+        )
+        self.lag_seconds = self._gauge(
+            "consumer_lag_seconds", "Age, by event time, of the newest event read from a source.", "source"
+        )
+        self.last_poll = self._gauge(
+            "source_last_poll_timestamp_seconds", "When a source was last asked for records.", "source"
+        )
+        self.paused = self._gauge("source_paused", "1 while a source is paused because what follows is full.", "source")
+        self.commit_failures = self._counter(
+            "commit_failures", "Offset commits refused; the checkpoint holds all the same.", "source"
+        )
+        self.outbox_bytes = self._gauge("outbox_bytes", "Bytes that wait to be delivered.")
+        self.outbox_items = self._gauge("outbox_items", "Notices and label tasks that wait.", "destination")
+        self.deliveries = self._counter("deliveries", "Items delivered.", "destination")
+        self.delivery_failures = self._counter("delivery_failures", "Attempts to deliver that failed.", "destination")
+        self.judged_delay = self._histogram(
+            "event_judged_delay_seconds",
+            "From an event's arrival at the source to its window being judged, one newest event a window.",
+            _FAST,
+            "model",
+        )
+        self.log_truncations = self._counter(
+            "log_truncations", "Torn ends cut off a local log when it was opened.", "log"
+        )
+        self.log_bytes = self._gauge("log_bytes", "Bytes held by a local log.", "log")
+        self.intake_requests = self._counter("intake_requests", "HTTP intake requests, by status.", "status")
+        self.intake_bytes = self._counter("intake_bytes", "Bytes of bodies taken in over HTTP, as sent.")
+        self.scrape_failures = self._counter("model_server_scrape_failures", "Scrapes of the model server that failed.")
+        self.errors = self._counter("thread_errors", "Unforeseen errors at the top of a thread, by thread.", "thread")
+
+        self._describe("build", "info", ("version", "python"), "Version of driftd and of Python.")
+        self._describe("thread_alive_timestamp_seconds", "gauge", ("thread",), "When a thread last said it lives.")
+        self._view = _View(snapshot, columns, label_values, self._threads_seen)
+        self._described += self._view.described()
+        self.registry.register(self._view)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        # its counters say whether the cyclic collector, which costs decoders dearly, was left on
+        GCCollector(registry=self.registry)
+
+    def alive(self, thread: str) -> None:
+        """A long-lived thread says that it goes round. `/healthz` reads it."""
+        with self._lock:
+            self._threads[thread] = time.time()
+
+    def ended(self, thread: str) -> None:
+        """A thread that has stopped on purpose is no longer waited for."""
+        with self._lock:
+            self._threads.pop(thread, None)
+
+    def silences(self) -> dict[str, float]:
+        """Seconds since each thread was last alive."""
+        now = time.time()
+        return {thread: max(now - at, 0.0) for thread, at in self._threads_seen().items()}
+
+    def described(self) -> tuple[Described, ...]:
+        """Every metric of ours, for the reference documentation."""
+        return tuple(self._described)
+
+    def value(self, name: str) -> float:
+        """Sum of a metric over its labels, by its scraped name; 0 when it has no series yet."""
+        return math.fsum(
+            sample.value for metric in self.registry.collect() for sample in metric.samples if sample.name == name
+        )
+
+    def _threads_seen(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._threads)
+
+    def _describe(self, name: str, kind: str, labels: Sequence[str], text: str) -> None:
+        suffix = {"counter": "_total", "info": "_info"}.get(kind, "")
+        self._described.append(Described(f"driftd_{name}{suffix}", kind, tuple(labels), text))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        self._describe(name, "counter", labels, text)
+        return Counter(f"driftd_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        self._describe(name, "gauge", labels, text)
+        return Gauge(f"driftd_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        self._describe(name, "histogram", labels, text)
+        return Histogram(f"driftd_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class _Shown(NamedTuple):
+    """A metric of the snapshot: how it is declared, and its rows of one model (label values after the model's)."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    help: str
+    rows: Callable[[_Capped], Iterable[Row]]
+
+
+class _Capped(NamedTuple):
+    """A model's view with as many columns as may be shown."""
+
+    model: ModelView
+    columns: tuple[ColumnView, ...]
+    more: tuple[ColumnView, ...]
+    scores: tuple[ScoreView, ...]
+    more_scores: tuple[ScoreView, ...]
+    label_values: int
+
+
+def _one(value: float) -> Iterator[Row]:
+    yield (), value
+
+
+def _columns(value: Callable[[ColumnView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        for column in shown.columns:
+            yield (column.name, column.role.value), value(column)
+
+    return rows
+
+
+def _ratios(value: Callable[[ColumnView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    """The same with the worst of the columns beyond the cap as `__other__`."""
+
+    def rows(shown: _Capped) -> Iterator[Row]:
+        yield from _columns(value)(shown)
+        known = [v for column in shown.more if not math.isnan(v := value(column))]
+        if known:
+            yield (OTHER, OTHER), max(known)
+
+    return rows
+
+
+def _quantiles(shown: _Capped) -> Iterator[Row]:
+    for column in shown.columns:
+        for quantile, value in column.quantiles.items():
+            yield (column.name, column.role.value, quantile), value
+
+
+def _shares(shown: _Capped) -> Iterator[Row]:
+    for column in shown.columns:
+        known = sorted(((s, w) for w, s in column.shares.items() if w != OTHER), key=lambda pair: (-pair[0], pair[1]))
+        rest = column.shares.get(OTHER, 0.0) + math.fsum(share for share, _ in known[shown.label_values :])
+        for share, word in known[: shown.label_values]:
+            yield (column.name, column.role.value, word), share
+        if rest or OTHER in column.shares:
+            yield (column.name, column.role.value, OTHER), rest
+
+
+def _scores(value: Callable[[ScoreView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        for score in shown.scores:
+            yield (score.check, score.column), value(score)
+        worst: dict[str, float] = {}
+        for score in shown.more_scores:
+            if not math.isnan(v := value(score)):
+                worst[score.check] = max(v, worst.get(score.check, -math.inf))
+        for check, v in worst.items():
+            yield (check, OTHER), v
+
+    return rows
+
+
+def _alerts(shown: _Capped) -> Iterator[Row]:
+    for severity in ("info", "warning", "critical"):
+        yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
+
+
+def _not_shown(shown: _Capped) -> Iterator[Row]:
+    beyond = sum(max(len(column.shares.keys() - {OTHER}) - shown.label_values, 0) for column in shown.columns)
+    yield ("column",), len(shown.more)
+    yield ("word",), beyond
+    yield ("score",), len(shown.more_scores)
+
+
+def _reference(shown: _Capped) -> Iterator[Row]:
+    if shown.model.reference:
+        yield (shown.model.reference,), 1.0
+
+
+_COLUMN = ("column", "role")
+_SHOWN = (
+    _Shown("judged_events", "counter", (), "Events judged, those before a restart included.",
+           lambda s: _one(s.model.events)),
+    _Shown("late_events", "counter", (), "Events that came after their window was judged: counted, not judged.",
+           lambda s: _one(s.model.late)),
+    _Shown("windows_judged", "counter", (), "Base windows judged.", lambda s: _one(s.model.windows)),
+    _Shown("label_tasks", "counter", (), "Events drawn for labeling.", lambda s: _one(s.model.label_tasks)),
+    _Shown("window_rows", "gauge", (), "Events in the last judged window.", lambda s: _one(s.model.window_rows)),
+    _Shown("window_start_timestamp_seconds", "gauge", (), "Start of the last judged window, event time.",
+           lambda s: _one(s.model.window_start)),
+    _Shown("window_end_timestamp_seconds", "gauge", (),
+           "End of the last judged window, event time: the age of every value below.",
+           lambda s: _one(s.model.window_end)),
+    _Shown("reference", "info", ("version",), "The reference that the model is judged against; absent while learning.",
+           _reference),
+    _Shown("learning_events", "gauge", (), "Events seen while the reference is being learned; absent afterwards.",
+           lambda s: _one(s.model.learning[0]) if s.model.learning else ()),
+    _Shown("learning_wanted_events", "gauge", (), "Events that the reference is learned from; absent afterwards.",
+           lambda s: _one(s.model.learning[1]) if s.model.learning else ()),
+    _Shown("alerts_open", "gauge", ("severity",), "Open alerts.", _alerts),
+    _Shown("column_missing_ratio", "gauge", _COLUMN,
+           "Share of rows without a value, last window. `__other__`: the worst of the columns not shown.",
+           _ratios(lambda c: c.missing)),
+    _Shown("column_wrong_ratio", "gauge", _COLUMN,
+           "Share of rows with a value of another kind than declared. `__other__`: the worst of those not shown.",
+           _ratios(lambda c: c.wrong)),
+    _Shown("column_mean", "gauge", _COLUMN, "Mean in the last window, in the column's own unit.",
+           _columns(lambda c: c.mean)),
+    _Shown("column_deviation", "gauge", _COLUMN, "Standard deviation in the last window, in the column's own unit.",
+           _columns(lambda c: c.deviation)),
+    _Shown("column_quantile", "gauge", (*_COLUMN, "q"),
+           "Quantiles of the last window (`q`: 0.5 is the median), in the column's own unit.", _quantiles),
+    _Shown("column_category_ratio", "gauge", (*_COLUMN, "word"),
+           "Share of the most frequent words that the reference knows. `__other__`: all the rest.", _shares),
+    _Shown("drift_score", "gauge", ("check", "column"),
+           "Last score of a check; its meaning is the check's. `__other__`: the highest of the columns not shown.",
+           _scores(lambda s: s.score)),
+    _Shown("drift_score_limit", "gauge", ("check", "column"), "Score from which on the check holds it for a finding.",
+           _scores(lambda s: s.limit)),
+    _Shown("drift_found", "gauge", ("check", "column"), "1 where the last look was a finding.",
+           _scores(lambda s: float(s.found))),
+    _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",
+           _not_shown),
+)  # fmt: skip
+
+
+class _View(Collector):
+    """The snapshot as metrics. NaN (not measured) gives no series."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        columns: int,
+        label_values: int,
+        threads: Callable[[], dict[str, float]],
+    ) -> None:
+        self._snapshot = snapshot
+        self._columns = columns
+        self._label_values = label_values
+        self._threads = threads
+
+    def described(self) -> Iterator[Described]:
+        for shown in _SHOWN:
+            suffix = {"counter": "_total", "info": "_info"}.get(shown.type, "")
+            yield Described(f"driftd_{shown.name}{suffix}", shown.type, ("model", *shown.labels), shown.help)
+
+    def describe(self) -> Iterator[Metric]:
+        """Names only, so that registering does not ask for a snapshot before there is one."""
+        for shown in _SHOWN:
+            yield Metric(f"driftd_{shown.name}", shown.help, shown.type)
+
+    def collect(self) -> Iterator[Metric]:
+        build = InfoMetricFamily("driftd_build", "Version of driftd and of Python.")
+        build.add_metric([], {"version": _version(), "python": platform.python_version()})
+        yield build
+        alive = GaugeMetricFamily(
+            "driftd_thread_alive_timestamp_seconds", "When a thread last said it lives.", labels=["thread"]
+        )
+        for thread, at in self._threads().items():
+            alive.add_metric([thread], at)
+        yield alive
+        models = [self._capped(model) for model in self._snapshot().models]
+        for shown in _SHOWN:
+            labels = ("model", *shown.labels)
+            family = _FAMILIES[shown.type](f"driftd_{shown.name}", shown.help)
+            for capped in models:
+                for values, value in shown.rows(capped):
+                    if not math.isnan(value):
+                        told = map(_label, (capped.model.model, *values))
+                        name = f"driftd_{shown.name}" + _SUFFIX[shown.type]
+                        family.add_sample(name, dict(zip(labels, told, strict=True)), value)
+            yield family
+
+    def _capped(self, model: ModelView) -> _Capped:
+        """Columns in the order of the reference; the same ones for scores, and the model as a whole always."""
+        kept, more = model.columns[: self._columns], model.columns[self._columns :]
+        hidden = {column.name for column in more}
+        return _Capped(
+            model,
+            kept,
+            more,
+            tuple(score for score in model.scores if score.column not in hidden),
+            tuple(score for score in model.scores if score.column in hidden),
+            self._label_values,
+        )
+
+
+_FAMILIES: dict[str, Callable[[str, str], Metric]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "info": InfoMetricFamily,
+}
+_SUFFIX = {"counter": "_total", "gauge": "", "info": "_info"}
+
+
+def _label(text: str) -> str:
+    """A label value of bounded length; two long ones that begin alike stay apart.
+
+    >>> len(_label("x" * 5000))
+    120
+    """
+    if len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{text[: _LONGEST - 9]}~{digest}"
+
+
+def _version() -> str:
+    try:
+        return version("driftd")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+def reference() -> str:
+    """The page that lists every metric, in Markdown."""
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `/metrics`. Made by `make docs`; do not edit. Times are UTC seconds, ratios 0 to 1.",
+        "Beside these stand the usual `process_*`, `python_*` metrics (memory, CPU, open files, garbage collector).",
+        "",
+        "| metric | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for metric in Meters().described():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.help} |")
+    return "\n".join(lines) + "\n"
