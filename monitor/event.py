@@ -61,6 +61,7 @@ class Event(msgspec.Struct, kw_only=True):
     inputs: dict[str, Any] = {}
     label: Any = None  # outputs.label: the class that the model chose
     value: Any = None  # outputs.value: a regression's answer
+    confidence: Any = None  # outputs.confidence, where the model gives it itself
     scores: Any = None  # outputs.scores: one per class; list, or object class -> score
     members: Any = None  # outputs.members: one list of scores per committee member
     embedding: Any = None
@@ -118,6 +119,7 @@ class Decoded:
     halves: list[Half] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
+    ignored: int = 0  # inputs and extras beyond the number that is read of one event
 
 
 Schema = tuple[ColumnSpec, ...]
