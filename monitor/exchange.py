@@ -8,10 +8,9 @@ came by two topics), ingest saves them in its checkpoint before it sends them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from detectors.draw import Draw
 from detectors.encode import decode, encode
 from monitor.event import Event
 
@@ -23,7 +22,7 @@ class Partial(msgspec.Struct, frozen=True):
     rows: int
     profile: bytes | None  # None while the reference is being learned
     events: list[Event] = []  # instead of it, the first of the window's events, at most the number to learn from
-    candidates: Any = None  # the lane's draw for labeling, see detectors.draw
+    draw: Draw | None = None  # candidates for labeling
     late: bool = False  # of a window closed before: goes to the totals, is not judged
 
 

@@ -25,7 +25,7 @@ from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Schema
 from monitor.exchange import Closed, Partial, to_bytes
 from monitor.join import Joiner
-from monitor.sampling import candidates
+from monitor.sampling import SamplingOptions, offer
 from monitor.windows import Rows, WindowOptions, by_window, late_rows, settle_times
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ class Model(Protocol):
     def learn(self) -> int: ...  # events to learn a reference from
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
     @property
-    def draws(self) -> int: ...  # rows a lane keeps of a window as candidates for labeling; 0 = none
-    @property
-    def seed(self) -> int: ...
+    def sampling(self) -> SamplingOptions | None: ...
 
 
 class _Window:
@@ -98,7 +96,7 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     profile: bytes | None
     waiting: bytes | None
     events: list[Event]
-    draw: Any
+    draw: Draw | None
 
 
 class _SavedStream(msgspec.Struct, frozen=True):
@@ -161,6 +159,12 @@ class Ingest:
         for model in models:
             self._look_for(model)
 
+    @property
+    def newest(self) -> float | None:
+        """Event time up to which all lanes have come, None before the first event."""
+        marks = [s.mark for lane in self._lanes.values() for s in lane.streams.values() if s.newest]
+        return min(marks, default=None)
+
     # -- references
 
     def _look_for(self, model: str) -> None:
@@ -209,6 +213,20 @@ class Ingest:
                 self._take_events(lane, partition.topic, model, found, records)
         self._close_passed(partition.number, lane)
         self._flush(partition.number, lane)
+
+    def skip(self, partition: Partition, record: Raw, bad: Bad) -> None:
+        """Sets a record aside unread and goes on behind it."""
+        self._lanes[partition.number].offsets[partition.topic] = record.offset + 1
+        self._refuse(partition, record, bad)
+
+    def rehearse(self, record: Raw) -> None:
+        """What `take` does to a record before it counts, without any effect: to find out whether that can be survived."""
+        decoded = self._decoder.decode([record], self.schemas())
+        for name, batch in decoded.batches.items():
+            model = self._route(name)
+            if model is not None and len(batch):
+                window = _Window()
+                self._count(model, window, batch)
 
     def _known(
         self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]
@@ -311,8 +329,10 @@ class Ingest:
         if window.profile is None:
             window.profile = Profile(reference.layout)
         window.profile.update(rows)
-        if plan.draws:
-            window.draw = candidates(window.draw, rows, plan.draws, plan.seed)
+        if plan.sampling is not None:
+            if window.draw is None:
+                window.draw = Draw(plan.sampling.most, plan.sampling.seed)
+            offer(window.draw, rows, reference.profile, plan.sampling, topic, number)
 
     def _take_events(
         self, lane: _Lane, topic: str, model: str, events: Sequence[Event], records: Sequence[Raw]
@@ -505,7 +525,7 @@ class Ingest:
     def _restored(self, model: str, kept: _SavedWindow) -> _Window:
         window = _Window()
         window.rows, window.events = kept.rows, kept.events
-        window.draw = None if kept.draw is None else Draw.restore(kept.draw)
+        window.draw = kept.draw
         reference = self._references.get(model)
         if kept.waiting is not None:
             window.waiting = Rows([decode_batch(kept.waiting)])
@@ -527,5 +547,5 @@ def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _Save
         None if window.profile is None else window.profile.encode(),
         None if rest is None else encode_batch(rest),
         window.events,
-        None if window.draw is None else window.draw.state(),
+        window.draw,
     )

@@ -1,0 +1,387 @@
+"""Stage 2: window partials of all lanes become judged windows, findings, alerts and label tasks.
+
+One thread owns a `Judge`. It is a function of the exchange's messages in their order: killed and started again from
+its checkpoint it comes to the same windows, the same notices with the same ids, the same label tasks. It reads no
+clock but for what it shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+import msgspec
+
+from alerting import lifecycle
+from alerting.alert import Notice, Severity, Symptom
+from detectors.core import Detector, Scorer, Scores, Sequential
+from detectors.encode import Undecodable, decode, encode
+from detectors.profile import Profile, merged
+from detectors.reference import Reference, build_from, scored
+from monitor.decode.columns import infer, roles_of, to_batch
+from monitor.event import Event, Schema
+from monitor.exchange import Closed, Partial
+from monitor.history import History, Kept
+from monitor.sampling import Budget, Drawn, Sampler, SamplingOptions
+from monitor.show import Shown
+from monitor.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+EMPTY = 60  # windows without a row that are judged one after the other; a longer gap in event time is jumped
+TEXTS = 20  # of the last findings, kept to be shown
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A detector, on which columns, over how long, against what."""
+
+    name: str  # unique within the model; part of an alert's identity
+    detector: Detector | Sequential
+    columns: tuple[str, ...] = ("*",)  # names or patterns
+    windows: int = 1  # base windows looked at together
+    against: str = "reference"  # | "previous": the windows before
+    severity: Severity = Severity.WARNING
+
+    @property
+    def every(self) -> int:
+        """A long span is looked at ten times within its length: oftener costs and shows nothing new."""
+        return max(1, self.windows // 10)
+
+
+class Model(Protocol):
+    """What the judge has to know of a configured model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def learn(self) -> int: ...
+    @property
+    def checks(self) -> Sequence[Check]: ...
+    @property
+    def sampling(self) -> SamplingOptions | None: ...
+    def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
+
+
+class Effects(msgspec.Struct):
+    """What judging asks of the outside; ids are made of causes, so doing it twice is harmless."""
+
+    notices: list[Notice] = []
+    drawn: list[Drawn] = []
+
+
+class _Lane(msgspec.Struct):
+    serial: int = 0
+    below: int | None = None
+
+
+class _State(msgspec.Struct):
+    """Of a model; with its history all that a restart needs."""
+
+    lanes: dict[str, _Lane] = {}
+    pending: dict[int, list[Partial]] = {}
+    below: int | None = None  # windows under it are judged
+    learned: list[Event] = []
+    memories: dict[str, Any] = {}
+    alerts: lifecycle.State = msgspec.field(default_factory=lifecycle.State)
+    sampling: Budget | None = None
+    events: int = 0
+    late: int = 0
+    windows: int = 0
+    tasks: int = 0
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    format: int
+    state: _State
+    reference: str
+    history: list[Kept]
+
+
+class Outcome(Protocol):
+    """What the judge tells the meters."""
+
+    def judged(self, model: str, rows: int, newest: float, arrived: float) -> None: ...
+    def found(self, model: str, check: str, findings: int) -> None: ...
+    def noticed(self, model: str, transition: str) -> None: ...
+    def tasked(self, model: str, tasks: int) -> None: ...
+    def lost(self, what: str, n: int) -> None: ...
+
+
+class _Desk:
+    """One model on the judge's table."""
+
+    def __init__(self, plan: Model, window: float) -> None:
+        self.plan = plan
+        self.window = window
+        self.state = _State()
+        self.reference: Reference | None = None
+        self.scorers: Mapping[str, Scorer] = {}
+        self.history: History | None = None
+        self.columns: dict[str, tuple[str, ...]] = {}
+        self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling)
+        self.scores: dict[str, tuple[float, Scores]] = {}
+        self.texts: deque[str] = deque(maxlen=TEXTS)
+        self.last: tuple[int, Profile] | None = None
+
+    def adopt(self, reference: Reference) -> None:
+        """Takes the reference up; history counted on another one is of no use and begins anew."""
+        self.reference = reference
+        self.scorers = self.plan.scorers(reference.schema)
+        spans = [c.windows * (2 if c.against == "previous" else 1) for c in self.plan.checks]
+        self.history = History(reference.layout, max(spans, default=1))
+        names = reference.layout.columns
+        self.columns = {
+            c.name: tuple(n for n in names if any(fnmatchcase(n, p) for p in c.columns)) for c in self.plan.checks
+        }
+        self.scores.clear()
+
+
+class Judge:
+    """Stage 2 over the models it owns. `window` is the base window's length in seconds."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        window: float,
+        alerts: lifecycle.AlertOptions,
+        references: Callable[[str], Reference | None],
+        learned: Callable[[Reference], None],
+        outcome: Outcome,
+    ) -> None:
+        self._alerts = alerts
+        self._window = window
+        self._learned = learned
+        self._outcome = outcome
+        self._desks = {name: _Desk(plan, window) for name, plan in models.items()}
+        for name, desk in self._desks.items():
+            reference = references(name)
+            if reference is not None:
+                desk.adopt(reference)
+        self._shown: dict[str, Shown] = {name: self._show(desk) for name, desk in self._desks.items()}
+
+    # -- messages
+
+    def take(self, message: Closed, effects: Effects) -> None:
+        """One message of the exchange. What it leads to is added to `effects`."""
+        desk = self._desks.get(message.model)
+        if desk is None:
+            return
+        state = desk.state
+        lane = state.lanes.setdefault(message.lane, _Lane())
+        if message.serial <= lane.serial:
+            return  # sent again after a crash
+        lane.serial, lane.below = message.serial, message.below
+        for partial in message.partials:
+            if partial.late or (state.below is not None and partial.window < state.below):
+                self._take_late(desk, partial)
+            else:
+                state.pending.setdefault(partial.window, []).append(partial)
+        self._judge_complete(desk, message, effects)
+
+    def _take_late(self, desk: _Desk, partial: Partial) -> None:
+        desk.state.late += partial.rows
+        desk.state.events += partial.rows
+
+    def _judge_complete(self, desk: _Desk, message: Closed, effects: Effects) -> None:
+        state = desk.state
+        if any(lane.below is None for lane in state.lanes.values()):
+            return
+        upto = min(lane.below for lane in state.lanes.values() if lane.below is not None)
+        if state.below is None:
+            state.below = min([*state.pending, upto])
+        rows = 0
+        while state.below < upto:
+            window = state.below
+            if window not in state.pending:
+                following = min((n for n in state.pending if n > window), default=upto)
+                if min(following, upto) - window > EMPTY:
+                    state.below = min(following, upto)
+                    continue
+            partials = state.pending.pop(window, [])
+            rows += sum(p.rows for p in partials)
+            self._judge_window(desk, window, partials, effects)
+            state.below = window + 1
+        if rows:
+            self._outcome.judged(desk.plan.name, rows, message.newest, message.arrived)
+        self._shown[desk.plan.name] = self._show(desk)
+
+    # -- windows
+
+    def _judge_window(self, desk: _Desk, window: int, partials: Sequence[Partial], effects: Effects) -> None:
+        state = desk.state
+        state.windows += 1
+        state.events += sum(p.rows for p in partials)
+        if desk.reference is None:
+            self._learn(desk, partials)
+            return
+        assert desk.history is not None
+        profile = self._profile(desk, partials)
+        desk.history.push(window, profile)
+        if profile.rows:
+            desk.last = (window, profile)
+        symptoms, looked = self._look(desk, window, profile)
+        end = (window + 1) * desk.window
+        for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
+            effects.notices.append(notice)
+            self._outcome.noticed(desk.plan.name, notice.transition.value)
+        if desk.sampler is not None:
+            open_alerts = [a.key for a in state.alerts.open()]
+            drawn = desk.sampler.take(window, desk.window, partials, open_alerts)
+            effects.drawn.extend(drawn)
+            state.tasks += len(drawn)
+            if drawn:
+                self._outcome.tasked(desk.plan.name, len(drawn))
+
+    def _profile(self, desk: _Desk, partials: Sequence[Partial]) -> Profile:
+        reference = desk.reference
+        assert reference is not None
+        parts = []
+        for partial in partials:
+            if partial.profile is not None:
+                try:
+                    parts.append(Profile.decode(reference.layout, partial.profile))
+                except Undecodable as error:
+                    log.error("model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error)
+                    self._outcome.lost("partial", 1)
+            if partial.events:  # decoded before the reference was there
+                part = Profile(reference.layout)
+                part.update(scored(to_batch(partial.events, reference.schema), desk.scorers, reference.fitted))
+                parts.append(part)
+        return parts[0] if len(parts) == 1 else merged(reference.layout, parts)
+
+    def _learn(self, desk: _Desk, partials: Sequence[Partial]) -> None:
+        state, plan = desk.state, desk.plan
+        for partial in partials:
+            state.learned.extend(partial.events)
+        if len(state.learned) < plan.learn:
+            return
+        events = state.learned
+        schema = infer(events)
+        rows = to_batch(events, schema)
+        reference = build_from(
+            plan.name,
+            rows,
+            plan.scorers(schema),
+            roles=roles_of(schema),
+            source=f"the first {len(events)} events",
+            created=float(rows.times.max()),
+        )
+        log.info(
+            "model %s: learned its reference from the first %d events: %d columns; judging begins",
+            plan.name, len(events), len(reference.layout.columns),
+        )  # fmt: skip
+        self._learned(reference)
+        desk.adopt(reference)
+        state.learned = []
+
+    def _look(self, desk: _Desk, window: int, profile: Profile) -> tuple[list[Symptom], set[lifecycle.Look]]:
+        reference, history = desk.reference, desk.history
+        assert reference is not None
+        assert history is not None
+        symptoms: list[Symptom] = []
+        looked: set[tuple[str, str]] = set()
+        spans: dict[tuple[int, int], Profile] = {(window, 1): profile}
+
+        def over(last: int, windows: int) -> Profile:
+            if (last, windows) not in spans:
+                spans[last, windows] = history.over(last, windows)
+            return spans[last, windows]
+
+        for check in desk.plan.checks:
+            if (window + 1) % check.every:
+                continue
+            current = over(window, check.windows)
+            against = reference.profile
+            if check.against == "previous":
+                against = over(window - check.windows, check.windows)
+            found = self._run(desk, check, current, against)
+            looked.add((desk.plan.name, check.name))
+            desk.scores[check.name] = (_limit(check.detector), found)
+            if not found.findings:
+                continue
+            self._outcome.found(desk.plan.name, check.name, len(found.findings))
+            for finding in found.findings:
+                facts = dict(finding.facts)
+                for name in ("p_value", "effect"):
+                    value = getattr(finding, name)
+                    if value is not None and math.isfinite(value):
+                        facts[name] = value
+                if finding.effect_unit:
+                    facts["effect_unit"] = finding.effect_unit
+                desk.texts.append(finding.text)
+                symptoms.append(
+                    Symptom(
+                        model=desk.plan.name, check=check.name, column=finding.column,
+                        start=(window + 1 - check.windows) * desk.window, end=(window + 1) * desk.window,
+                        score=finding.score, limit=finding.limit, text=finding.text, severity=check.severity,
+                        facts=facts,
+                    )
+                )  # fmt: skip
+        return symptoms, looked
+
+    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile) -> Scores:
+        columns = desk.columns[check.name]
+        if hasattr(check.detector, "step"):
+            memory = desk.state.memories.get(check.name)
+            if memory is None:
+                memory = check.detector.start()
+            memory, scores = check.detector.step(memory, current, against, columns)
+            desk.state.memories[check.name] = memory
+            return scores
+        return check.detector.check(current, against, columns)
+
+    # -- checkpoints
+
+    def checkpoint(self) -> bytes:
+        """Everything a restart needs, as one blob."""
+        saved = {}
+        for name, desk in self._desks.items():
+            desk.state.sampling = None if desk.sampler is None else desk.sampler.state
+            version = desk.reference.version if desk.reference else ""
+            history = desk.history.save() if desk.history else []
+            saved[name] = _Saved(FORMAT, desk.state, version, history)
+        return encode(saved)
+
+    def restore(self, data: bytes) -> None:
+        """Goes on from a checkpoint. Undecodable when it cannot be read; then nothing has changed."""
+        for name, saved in decode(data, dict[str, _Saved]).items():
+            desk = self._desks.get(name)
+            if desk is None:
+                continue
+            desk.state = saved.state
+            if desk.sampler is not None and saved.state.sampling is not None:
+                desk.sampler.state = saved.state.sampling
+            if desk.history is not None and desk.reference is not None and saved.reference == desk.reference.version:
+                lost = desk.history.restore(saved.history)
+                if lost:
+                    self._outcome.lost("history window", lost)
+            self._shown[name] = self._show(desk)
+
+    # -- showing
+
+    def _show(self, desk: _Desk) -> Shown:
+        state = desk.state
+        return Shown(
+            model=desk.plan.name, reference=desk.reference, window=desk.window, last=desk.last,
+            learning=None if desk.reference is not None else (len(state.learned), desk.plan.learn),
+            scores=dict(desk.scores), alerts=tuple(state.alerts.open()), texts=tuple(desk.texts),
+            events=state.events, late=state.late, windows=state.windows, tasks=state.tasks,
+        )  # fmt: skip
+
+    def snapshot(self) -> Snapshot:
+        """For any thread: what was last judged. Column values are worked out here, when somebody looks."""
+        return Snapshot(tuple(shown.view for shown in tuple(self._shown.values())))
+
+    def open_alerts(self) -> list[Any]:
+        """For any thread: copies of the open alerts."""
+        return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
+
+
+def _limit(detector: Any) -> float:
+    return float(getattr(detector, "limit", math.nan))

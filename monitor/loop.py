@@ -1,0 +1,294 @@
+"""The two stage threads: what they do each round, and in which order they save.
+
+Ingest: poll, take, tick, save, commit. Judge: read, take, hand over, save, trim. Each owns its stage's state; between
+them is the exchange, and between the judge and the delivery threads the outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from alerting.deliver import Delivery
+from alerting.outbox import Item, Outbox, Saved, notices_to
+from detectors.encode import Undecodable, decode, encode
+from monitor.event import Bad, Partition, Raw
+from monitor.exchange import from_bytes
+from monitor.ingest import Ingest
+from monitor.journal import Journal, kills
+from monitor.judge import Effects, Judge
+from monitor.log import Full, Log
+from monitor.sampling import Drawn
+from monitor.sources import Source
+from monitor.store import Store
+
+log = logging.getLogger(__name__)
+
+POLL = 0.1  # seconds a poll waits: bounds how late the clock can close a window
+LABELS = "labels"  # destination of label tasks
+JUDGE = "judge"  # name of the judge's checkpoint
+
+
+class Pulse(Protocol):
+    """What a loop tells the meters."""
+
+    def polled(self, source: str, lag: dict[Partition, int], newest: float | None) -> None: ...
+    def checkpoint(self, stage: str, seconds: float) -> None: ...
+    def failed(self, stage: str) -> None: ...
+
+
+class Stage:
+    """A named thread that goes round until told to stop, says that it lives, and never dies silently."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = time.monotonic()
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Asks for the end; `join` waits for it."""
+        self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # a stage that ends by a bug ends the process, which its supervisor restarts
+            self.error = error
+            log.exception("%s stopped by an unexpected error", self.name)
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+
+class IngestLoop(Stage):
+    """Stage 1 over one source."""
+
+    def __init__(
+        self,
+        source: Source,
+        ingest: Ingest,
+        *,
+        journal: Journal,
+        exchange: Log,
+        budget: int,
+        every: float,
+        pulse: Pulse,
+    ) -> None:
+        super().__init__(f"ingest {ingest.name}")
+        self._source, self._ingest, self._journal = source, ingest, journal
+        self._exchange, self._budget, self._every = exchange, budget, every
+        self._pulse = pulse
+        self.ended = threading.Event()
+        self.polled = threading.Event()
+
+    def work(self) -> None:
+        source = self._source
+        saved = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                source.pause(self._exchange.size > self._budget)
+                ended = self._round()
+                now = time.monotonic()
+                if ended or now - saved >= self._every:
+                    self._save()
+                    saved = time.monotonic()
+                if ended:
+                    self.ended.set()
+                    break
+            self._save()
+        finally:
+            source.close()
+            self._journal.close()
+
+    def _round(self) -> bool:
+        polled = self._source.poll(POLL)
+        self.alive = time.monotonic()
+        for partition in polled.gone:
+            self._ingest.drop(partition)
+        for partition in polled.gained:
+            self._source.seek(partition, self._ingest.gain(partition))
+        for partition, records in polled.records.items():
+            self._take(partition, records)
+        self._ingest.tick(time.time(), polled.lag, ended=polled.ended)
+        self._pulse.polled(self._ingest.name, dict(polled.lag), self._ingest.newest)
+        self.polled.set()
+        return polled.ended
+
+    def _take(self, partition: Partition, records: Sequence[Raw]) -> None:
+        if not records:
+            return
+        first, last = records[0].offset, records[-1].offset
+        if self._journal.suspects(partition, first, last):
+            records = [r for r in records if not self._set_aside_if_deadly(partition, r)]
+            if not records:
+                return
+        self._journal.begin(partition, first, last)
+        self._ingest.take(partition, records)
+        self._journal.end()
+
+    def _set_aside_if_deadly(self, partition: Partition, record: Raw) -> bool:
+        if not self._journal.suspects(partition, record.offset, record.offset):
+            return False
+        if not kills(lambda: self._ingest.rehearse(record)):
+            return False
+        self._ingest.skip(partition, record, Bad(record.offset, "deadly", "reading it ended the process twice"))
+        return True
+
+    def _save(self) -> None:
+        began = time.monotonic()
+        self._exchange.sync()
+        offsets = self._ingest.checkpoint()
+        self._source.commit(offsets)
+        for partition, offset in offsets.items():
+            self._journal.passed(partition, offset)
+        self._pulse.checkpoint("ingest", time.monotonic() - began)
+
+
+class _Checkpoint(msgspec.Struct, frozen=True):
+    offset: int
+    judge: bytes
+    outbox: Saved
+
+
+class JudgeLoop(Stage):
+    """Stage 2 over the exchange; hands effects to the delivery threads through the outbox."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        exchange: Log,
+        *,
+        store: Store,
+        delivery: Delivery,
+        destinations: Sequence[str],
+        pack: Callable[[Drawn], Item],
+        budget: int,
+        every: float,
+        pulse: Pulse,
+    ) -> None:
+        super().__init__("judge")
+        self._judge, self._exchange, self._store = judge, exchange, store
+        self._delivery, self._destinations, self._pack = delivery, tuple(destinations), pack
+        self._budget, self._every, self._pulse = budget, every, pulse
+        self._offset = exchange.start
+        self._outbox = Outbox()
+        self._saved = time.monotonic()
+        self._dirty = False
+        self.caught_up = threading.Event()
+        self._restore()
+
+    @property
+    def outbox(self) -> Outbox:
+        """Read by the meters; the counts may be a moment old."""
+        return self._outbox
+
+    @property
+    def backlog(self) -> int:
+        """Messages of the exchange not yet judged."""
+        return max(0, self._exchange.end - self._offset)
+
+    def _restore(self) -> None:
+        data = self._store.get(JUDGE)
+        if data is None:
+            return
+        try:
+            saved = decode(data, _Checkpoint)
+            self._judge.restore(saved.judge)
+        except Undecodable as error:
+            log.error("the judge's checkpoint cannot be read, it begins anew from the exchange: %s", error)
+            return
+        self._offset = min(max(saved.offset, self._exchange.start), self._exchange.end)
+        self._outbox = Outbox(saved.outbox)
+
+    def work(self) -> None:
+        waiting = [item for to in (*self._destinations, LABELS) for item in self._outbox.pending(to, 1 << 60)]
+        self._delivery.offer(waiting)
+        self._delivery.refresh(self._judge.open_alerts())
+        while True:
+            stopping = self._stop.is_set()
+            self.alive = time.monotonic()
+            self._collect()
+            if self._outbox.bytes > self._budget and not stopping:
+                self._stop.wait(POLL)
+                continue
+            if self._exchange.wait(self._offset, 0.0 if stopping else POLL):
+                self._read()
+            else:
+                self.caught_up.set()
+                if stopping:
+                    break
+            if self._dirty and time.monotonic() - self._saved >= self._every:
+                self.save()
+        self.save()
+
+    def _read(self) -> None:
+        self.caught_up.clear()
+        effects = Effects()
+        for offset, data in self._exchange.read(self._offset, max_bytes=8 << 20):
+            self._judge.take(from_bytes(data), effects)
+            self._offset = offset + 1
+        self._dirty = True
+        self._hand_over(effects)
+
+    def _hand_over(self, effects: Effects) -> None:
+        now = time.time()
+        items = notices_to(self._destinations, effects.notices, now) + [self._pack(task) for task in effects.drawn]
+        if items:
+            self._outbox.put(items)
+            self._delivery.offer(items)
+        if effects.notices:
+            self._delivery.refresh(self._judge.open_alerts())
+
+    def _collect(self) -> None:
+        if self._outbox.done(self._delivery.finished()):
+            self._dirty = True
+
+    def save(self) -> None:
+        """Offset, windows, memories, alerts and outbox in one blob; then what it covers may go from the exchange."""
+        began = time.monotonic()
+        self._store.put(JUDGE, encode(_Checkpoint(self._offset, self._judge.checkpoint(), self._outbox.save())))
+        self._exchange.trim(self._offset)
+        self._saved, self._dirty = time.monotonic(), False
+        self._pulse.checkpoint("judge", self._saved - began)
+
+    def settle(self, deadline: float) -> None:
+        """After the end: gives the destinations until `deadline` (monotonic) to take what waits, then saves once more."""
+        while self._outbox.waiting() and any(s.items for s in self._outbox.waiting().values()):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.02)
+            self._collect()
+        self._collect()
+        self.save()
+
+
+def sender(exchange: Log, stopping: threading.Event) -> Callable[[Sequence[bytes]], None]:
+    """Appends for all ingest threads, one at a time; waits while the exchange is full, since nothing may be lost."""
+    lock = threading.Lock()
+
+    def send(messages: Sequence[bytes]) -> None:
+        while True:
+            try:
+                with lock:
+                    exchange.append(messages)
+                return
+            except Full:
+                if stopping.wait(0.2):
+                    raise
+                log.warning("the exchange is full: reading waits for the judge")
+
+    return send

@@ -1,0 +1,107 @@
+"""From what the judge last held to what the outside sees. Runs on the thread that asks, never on the judge's."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import msgspec
+import numpy as np
+
+from alerting.alert import Alert
+from detectors.core import Kind, Scores
+from detectors.profile import NUMERIC, Profile
+from detectors.reference import Reference
+from monitor.snapshot import AlertView, ColumnView, ModelView, ScoreView
+
+QUANTILES = (0.05, 0.5, 0.95, 0.99)
+WORDS = 10  # shares shown of a category column; the rest is `__other__`
+
+
+class Shown(msgspec.Struct, frozen=True, dict=True):
+    """What the judge leaves for showing after each window: references to values that no longer change."""
+
+    model: str
+    reference: Reference | None
+    window: float
+    last: tuple[int, Profile] | None
+    learning: tuple[int, int] | None
+    scores: dict[str, tuple[float, Scores]]
+    alerts: tuple[Alert, ...]
+    texts: tuple[str, ...]
+    events: int
+    late: int
+    windows: int
+    tasks: int
+
+    @cached_property
+    def view(self) -> ModelView:
+        """Worked out once, at the first look after a window."""
+        number, profile = self.last if self.last is not None else (None, None)
+        return ModelView(
+            model=self.model,
+            events=self.events,
+            late=self.late,
+            windows=self.windows,
+            window_start=math.nan if number is None else number * self.window,
+            window_end=math.nan if number is None else (number + 1) * self.window,
+            window_rows=0 if profile is None else profile.rows,
+            reference="" if self.reference is None else self.reference.version,
+            reference_source="" if self.reference is None else self.reference.source,
+            learning=self.learning,
+            columns=() if profile is None or self.reference is None else _columns(profile, self.reference),
+            scores=tuple(view for check, (limit, scores) in self.scores.items() for view in _scores(check, limit, scores)),
+            alerts=tuple(
+                AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text)
+                for a in self.alerts
+            ),
+            label_tasks=self.tasks,
+            findings=self.texts,
+        )
+
+
+def _columns(profile: Profile, reference: Reference) -> tuple[ColumnView, ...]:
+    layout = profile.layout
+    missing, wrong = profile.missing_share, profile.wrong / max(profile.rows, 1)
+    deviation = np.sqrt(profile.variance)
+    kinds = {spec.name: spec.kind for spec in reference.schema}
+    views = []
+    for i, name in enumerate(layout.columns):
+        in_numbers = i < len(layout.numbers)
+        kind = kinds.get(name, Kind.NUMBER if in_numbers else Kind.CATEGORY)
+        held = {"name": name, "kind": kind, "role": reference.role(name)}
+        shares = {"missing": float(missing[i]), "wrong": float(wrong[i])}
+        if in_numbers and kind in NUMERIC:
+            quantiles = {str(q): profile.quantile(name, q) for q in QUANTILES}
+            views.append(
+                ColumnView(
+                    **held, **shares, mean=float(profile.mean[i]), deviation=float(deviation[i]), quantiles=quantiles
+                )
+            )
+        elif name in layout.categories:
+            views.append(ColumnView(**held, **shares, shares=_word_shares(profile, name)))
+        else:
+            views.append(ColumnView(**held, **shares))
+    return tuple(views)
+
+
+def _word_shares(profile: Profile, name: str) -> dict[str, float]:
+    layout = profile.layout
+    c = layout.categories.index(name)
+    counts = profile.word_counts(name)
+    total = int(counts.sum()) + int(profile.unseen[c])
+    if not total:
+        return {}
+    shares = {word: float(n) / total for word, n in zip(layout.words[c][:WORDS], counts[:WORDS].tolist(), strict=False)}
+    shares["__other__"] = float(counts[WORDS:].sum() + profile.unseen[c]) / total
+    return shares
+
+
+def _scores(check: str, limit: float, scores: Scores) -> list[ScoreView]:
+    found = {f.column: f for f in scores.findings}
+    p_values = [None] * len(scores.columns) if scores.p_value is None else scores.p_value.tolist()
+    return [
+        ScoreView(check, column, score, found[column].limit if column in found else limit, column in found, p)
+        for column, score, p in zip(scores.columns, scores.score.tolist(), p_values, strict=True)
+        if not math.isnan(score)
+    ]
