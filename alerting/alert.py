@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -81,6 +83,40 @@ class Notice(msgspec.Struct, frozen=True):
     id: str
     transition: Transition
     alert: Alert
+
+    def document(self) -> dict[str, Any]:
+        """What receivers are told: plain JSON, times in RFC 3339, null for a number that is not finite."""
+        alert = self.alert
+        return {
+            "id": self.id,
+            "transition": self.transition.value,
+            "key": alert.key,
+            "model": alert.model,
+            "check": alert.check,
+            "column": alert.column,
+            "severity": alert.severity.value,
+            "started": rfc3339(alert.started),
+            "last_seen": rfc3339(alert.last_seen),
+            "resolved": None if alert.resolved is None else rfc3339(alert.resolved),
+            "text": alert.text,
+            "score": _finite(alert.score),
+            "limit": _finite(alert.limit),
+            "facts": {name: fact if isinstance(fact, str) else _finite(fact) for name, fact in alert.facts.items()},
+        }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def rfc3339(time: float) -> str:
+    """UTC seconds as text, to the millisecond; an absurd event time is drawn to the year 1970 or 9999.
+
+    >>> rfc3339(0.5), rfc3339(1e300)
+    ('1970-01-01T00:00:00.500Z', '9999-12-31T23:59:59.000Z')
+    """
+    at = datetime.fromtimestamp(min(max(time, 0.0), 253402300799.0), UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def notice_id(alert: Alert) -> str:
