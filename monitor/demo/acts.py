@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-UNSEEN_SHARE = 0.4  # of the pictures while new products are on the shelf
+UNSEEN_SHARE = 0.5  # of the pictures while new products are on the shelf
 GAIN, OFFSET = 1.2, 0.05  # what the camera makes of a pixel of 0..1 when its gain has changed
 LOST = "edge_energy"  # the feature that goes missing
 SETTLE = 330.0  # of a span of five minutes and a window: so long a span still holds the act before, and may open alerts

@@ -20,7 +20,7 @@ class Answers(NamedTuple):
     labels: Ints  # (n,) the class chosen
     scores: Floats  # (n, classes) mean of the members'
     members: Floats  # (n, 3, classes)
-    embedding: Floats  # (n, 16) the network's hidden layer, scaled pixels in, activations out
+    embedding: Floats  # (n, 24) the network's hidden layer, scaled pixels in, activations out
 
 
 class Committee:
@@ -31,7 +31,7 @@ class Committee:
 
     def __init__(self, pixels: Floats, features: Floats, labels: Ints, seed: int) -> None:
         self._means = features.mean(axis=0)
-        network = MLPClassifier((16,), activation="tanh", alpha=0.1, max_iter=150, random_state=seed)
+        network = MLPClassifier((24,), activation="tanh", alpha=0.1, max_iter=150, random_state=seed)
         forest = RandomForestClassifier(40, min_samples_leaf=2, random_state=seed)
         self._network: Pipeline = make_pipeline(StandardScaler(), network).fit(pixels, labels)
         self._linear: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=300))

@@ -10,6 +10,8 @@ import argparse
 import http.client
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,6 +132,9 @@ class Daemon:
                 raise Unreachable(f"status {status}: {said[:200].decode(errors='replace')}")
             time.sleep(0.25)
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 def _write_whole(path: Path, lines: Iterator[bytes]) -> None:
     """A reader that finds the file finds all of it."""
@@ -151,16 +156,21 @@ def main() -> None:
     said = parser.parse_args()
     shelf = Shelf(said.seed)
     _write_whole(said.rows, shelf.commission(said.start))
-    daemon = Daemon(said.url)
-    number, began = 0, None
-    while not said.once or number * BURST < CYCLE:
+    with closing(Daemon(said.url)) as daemon:
+        _serve_acts(shelf, daemon, said.start, said.speed, once=said.once)
+
+
+def _serve_acts(shelf: Shelf, daemon: Daemon, start: float, speed: float, *, once: bool) -> None:
+    began: float | None = None
+    for number in count():
         second = number * BURST
-        lines = shelf.serve(said.start + second, ACTS[act_at(second)].trouble, number=number)
+        if once and second >= CYCLE:
+            return
+        lines = shelf.serve(start + second, ACTS[act_at(second)].trouble, number=number)
         if began is not None:
-            time.sleep(max(0.0, began + second / said.speed - time.monotonic()))
+            time.sleep(max(0.0, began + second / speed - time.monotonic()))
         daemon.post(lines)
         began = began or time.monotonic()  # the story's clock starts when the daemon has taken its first burst
-        number += 1
 
 
 if __name__ == "__main__":
