@@ -1,0 +1,1 @@
+"""Real servers for tests: `install` says what they are, one module each how they run, `fixtures` how tests get them."""

@@ -1,0 +1,138 @@
+"""Fixtures of the real servers.
+
+Each starts at its first use; what is shared by the session is started anew where a test left it dead.
+A server that is not installed skips the test by name, or fails it where DRIFTD_REQUIRE_SERVICES=1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.services.install import absent
+from tests.services.kafka import Kafka, SecureKafka
+from tests.services.mongo import Mongo
+from tests.services.process import Server
+from tests.services.prometheus import Alertmanager, Prometheus
+from tests.services.s3 import S3
+from tests.services.toxiproxy import Proxy, Toxiproxy
+from tests.services.web import Receiver
+
+_REQUIRED = os.environ.get("DRIFTD_REQUIRE_SERVICES") == "1"
+_NEEDS_SERVER = {"kafka", "kafka_secure", "kafka_proxy", "mongo", "prometheus", "alertmanager", "s3", "toxiproxy"}
+_shared: list[Server] = []
+S = TypeVar("S", bound=Server)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Who asks for a real server is marked so, whether or not the author thought of it."""
+    for item in items:
+        if _NEEDS_SERVER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.services)
+
+
+def pytest_runtest_setup() -> None:
+    """A test that failed between kill and start must not take the next one with it."""
+    for server in _shared:
+        server.start()
+
+
+def _require(name: str) -> None:
+    reason = absent(name)
+    if reason is None:
+        return
+    if _REQUIRED:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _share(server: S) -> Iterator[S]:
+    server.start()
+    _shared.append(server)
+    yield server
+    _shared.remove(server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """The session's broker, plaintext; tests keep out of each other's way by topics of their own."""
+    _require("kafka")
+    yield from _share(Kafka(tmp_path_factory.mktemp("kafka")))
+
+
+@pytest.fixture(scope="session")
+def kafka_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A second broker, which asks for certificates, passwords and grants."""
+    _require("kafka")
+    yield from _share(SecureKafka(tmp_path_factory.mktemp("kafka_secure")))
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongo]:
+    """The session's MongoDB wire server; tests take databases of their own."""
+    _require("mongo")
+    yield from _share(Mongo(tmp_path_factory.mktemp("mongo")))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The session's S3 server; tests take buckets of their own."""
+    _require("s3")
+    yield from _share(S3(tmp_path_factory.mktemp("s3")))
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+    """The session's fault injector."""
+    _require("toxiproxy")
+    yield from _share(Toxiproxy(tmp_path_factory.mktemp("toxiproxy")))
+
+
+@pytest.fixture
+def kafka_proxy(kafka: Kafka, toxiproxy: Toxiproxy) -> Iterator[Proxy]:
+    """The way to the session's broker by `kafka_proxy.address`, on which faults can be laid for this test."""
+    proxy = toxiproxy.proxy(kafka.upstream, kafka.front)
+    yield proxy
+    proxy.remove()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """An HTTP receiver of this test's own that remembers its calls; no server to install."""
+    with Receiver() as one:
+        yield one
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
+    """An empty Alertmanager of this test's own which tells `receiver`."""
+    _require("prometheus")
+    with Alertmanager(_directory(tmp_path, "alertmanager"), receiver.url) as server:
+        yield server
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Start a Prometheus with the arguments of its class but the directory; stopped when the test ends."""
+    _require("prometheus")
+    started: list[Prometheus] = []
+
+    def start(targets: Sequence[str], **options: Any) -> Prometheus:
+        started.append(Prometheus(_directory(tmp_path, f"prometheus{len(started)}"), targets, **options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def _directory(parent: Path, name: str) -> Path:
+    directory = parent / name
+    directory.mkdir()
+    return directory
