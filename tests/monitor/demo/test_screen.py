@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from monitor.demo.acts import ACTS, CYCLE, Trouble, timeline
+from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Turn
+from monitor.demo.screen import Board, announce, report, summary
+
+START = 1_700_000_000.0  # 22:13:20 UTC
+
+
+def plain() -> Console:
+    """A console without a terminal, as in CI."""
+    return Console(file=io.StringIO(), width=160)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def alert(column: str, check: str = "psi", since: float = START, text: str = "It moved.") -> OpenAlert:
+    return OpenAlert(f"m/{check}/{column}", check, column, since, text)
+
+
+def test_an_act_is_announced_with_its_place_in_the_story_and_what_it_means() -> None:
+    console = plain()
+    announce(console, next(start for start, act in timeline() if act.trouble is Trouble.UNSEEN))
+    assert "Act 4 of 7: products never seen in training" in said(console)
+    assert "cannot say 'unknown'" in said(console)
+
+
+def test_of_many_alerts_of_a_check_the_one_that_the_act_is_about_is_quoted() -> None:
+    console = plain()
+    about = alert("brightness", text="The mean of brightness rose [from 0.28 to 0.39].")
+    report(console, News(Turn.OPENED, (alert("column_1"), about, alert("column_2"))), START)
+    assert "22:13  ! opened   psi on brightness and 2 more" in said(console)
+    assert about.text in said(console)  # brackets are the daemon's, not markup
+
+
+def test_a_resolved_alert_is_one_line() -> None:
+    console = plain()
+    report(console, News(Turn.RESOLVED, (alert("", "volume"),)), START)
+    assert said(console).splitlines() == ["  22:13 ok resolved volume on the model as a whole"]
+
+
+def test_the_board_shows_what_the_daemon_counts_and_where_to_look() -> None:
+    console, board = plain(), Board("http://127.0.0.1:4711")
+    board.update(ModelStatus("m", events=12_345, windows=61, alerts=(alert("a"),), label_tasks=9), 10.0)
+    console.print(board.panel())
+    for words in ("12,345 events", "61 windows", "1 open alerts", "9 label tasks", "http://127.0.0.1:4711/metrics"):
+        assert words in said(console)
+    assert "open alerts 1" in board.line()
+
+
+def test_the_summary_names_what_went_unnoticed_and_what_the_calm_raised() -> None:
+    diary, console = Diary(START), plain()
+    begins = {act.trouble: start for start, act in timeline()}
+    gain = alert("brightness", since=START + begins[Trouble.GAIN] + 30.0)
+    diary.read(ModelStatus("m", alerts=(gain, alert("latency", "level", START + 500.0))))
+    console.print(summary(diary.acts(CYCLE)))
+    rows = said(console).splitlines()
+    assert any("brightness moved" in row and "psi on brightness" in row and "30 s" in row for row in rows)
+    assert any("inputs look novel" in row and row.count("nothing") == 1 for row in rows)
+    assert any(row.startswith(f"│ {ACTS[0].title}") and "level on latency" in row for row in rows)
