@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -77,7 +77,7 @@ class Column:
         if self.kind is Kind.TEXT:
             return np.fromiter((v is None for v in self.values), np.bool_, len(self.values))
         nan = np.isnan(self.values)
-        return nan.all(axis=1) if self.kind is Kind.VECTOR else nan
+        return np.asarray(nan.all(axis=1) if self.kind is Kind.VECTOR else nan)
 
     def take(self, rows: Any) -> Column:
         """The chosen rows: an index array, a mask or a slice."""
@@ -267,11 +267,10 @@ class Detector(Protocol):
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores: ...
 
 
+@runtime_checkable
 class Sequential(Protocol):
     """The same with a memory, stepped once each base window. The memory is plain data, handed in and out."""
 
     def start(self) -> Any: ...
 
-    def step(
-        self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]
-    ) -> tuple[Any, Scores]: ...
+    def step(self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]) -> tuple[Any, Scores]: ...

@@ -87,7 +87,7 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def above(self) -> Ints:
         """Cell of values over the reference's highest, per number column: its number of edges."""
-        return np.isfinite(self.edges).sum(axis=1)
+        return np.asarray(np.isfinite(self.edges).sum(axis=1))
 
 
 def lay_out(rows: Batch) -> Layout:
@@ -235,16 +235,14 @@ class Profile:
         self.words: Ints = np.zeros(int(layout.starts[-1]), np.int64)
         self.unseen: Ints = np.zeros(c, np.int64)
         self.unseen_words: list[dict[str, int]] = [{} for _ in range(c)]
-        self.sample = Sample(
-            np.zeros(0, np.uint64), np.zeros(0), np.zeros((0, f)), np.zeros((0, c), np.int32)
-        )
+        self.sample = Sample(np.zeros(0, np.uint64), np.zeros(0), np.zeros((0, f)), np.zeros((0, c), np.int32))
 
     # -- reading
 
     @property
     def counts(self) -> Ints:
         """Values seen, per number column."""
-        return self.cells.sum(axis=1)
+        return np.asarray(self.cells.sum(axis=1))
 
     @property
     def variance(self) -> Floats:
@@ -498,9 +496,7 @@ class Profile:
         profile.mean, profile.squares, profile.low, profile.high = state.mean, state.squares, state.low, state.high
         profile.tails = (state.tail_keys, state.tail_counts)
         profile.words, profile.unseen, profile.unseen_words = state.words, state.unseen, state.unseen_words
-        profile.sample = Sample(
-            state.sample_keys, state.sample_times, state.sample_numbers, state.sample_codes
-        )
+        profile.sample = Sample(state.sample_keys, state.sample_times, state.sample_numbers, state.sample_codes)
         return profile
 
 
@@ -539,9 +535,7 @@ def merged(layout: Layout, profiles: Sequence[Profile], size: int = 256) -> Prof
     whole.squares = np.where(seen > 0, spread.sum(axis=0), np.nan)
     whole.low = np.fmin.reduce([p.low for p in parts])
     whole.high = np.fmax.reduce([p.high for p in parts])
-    whole.tails = _summed(
-        np.concatenate([p.tails[0] for p in parts]), np.concatenate([p.tails[1] for p in parts])
-    )
+    whole.tails = _summed(np.concatenate([p.tails[0] for p in parts]), np.concatenate([p.tails[1] for p in parts]))
     whole.sample = _lowest([p.sample for p in parts], size)
     return whole
 

@@ -50,7 +50,7 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             return _columns(nothing, nothing.copy(), nothing.copy())
         m = fitted["members"]
         each = chances(held.values.reshape(n * m, -1), fitted["logits"]).reshape(n, m, -1)
-        missing = np.isnan(each).any(axis=(1, 2))
+        missing = np.isnan(each[:, :, 0]).any(axis=1)
         return _columns(*(np.where(missing, np.nan, found) for found in (*_votes(each), _divergence(each))))
 
 
@@ -68,13 +68,13 @@ def _votes(each: Floats) -> tuple[Floats, Floats]:
     choices = each.argmax(axis=2)
     places = choices + np.arange(n)[:, None] * classes
     votes = np.bincount(places.ravel(), minlength=n * classes).reshape(n, classes)
-    # m voices can be spread over no more than m classes, so that is where 1 lies
-    most = np.log(min(m, classes)) / np.log(classes)
+    most = np.log(min(m, classes))  # m voices cannot be spread over more than m classes
     return np.minimum(entropies(votes / m) / most, 1.0), (choices != choices[:, :1]).any(axis=1).astype(np.float64)
 
 
 def _divergence(each: Floats) -> Floats:
     """Mean over members of KL(member || mean of members) (n,): entropy of the mean less mean of the entropies."""
-    mean = each.mean(axis=1, keepdims=True)
-    gain = np.log(np.where(each > 0, each, 1.0)) - np.log(np.where(mean > 0, mean, 1.0))
-    return np.asarray(np.maximum((each * gain).sum(axis=2).mean(axis=1), 0.0))
+    n, m, classes = each.shape
+    mean = np.einsum("imc->ic", each) / m
+    own = np.einsum("im->i", entropies(each.reshape(n * m, classes)).reshape(n, m)) / m
+    return np.asarray(np.maximum(entropies(mean) - own, 0.0))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from detectors.core import Batch, Column, Floats, Kind, number
+from detectors.core import Batch, Column, Floats, Kind, Mask, number
 from detectors.scorers.uncertainty import MEASURES
 
 DIMENSIONS = 16  # principal directions kept of more columns than that
@@ -27,7 +27,7 @@ class _Mixture(NamedTuple):
 
     columns: list[str]
     center: Floats  # (columns,)
-    scale: Floats  # (columns,), inf for a constant column, which so says nothing
+    inverse: Floats  # (columns,) 1 / deviation, 0 for a constant column, which so says nothing
     axes: Floats  # (directions, columns), rows already divided by their deviation
     rest: tuple[float, float]  # mean and deviation of the length left outside the axes; deviation 0: none is
     weights: Floats  # (components,)
@@ -64,17 +64,15 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
             rows = rows.take(np.sort(np.argpartition(rows.keys, FITTED)[:FITTED]))
         columns = self._present(rows)
         values = _matrix(rows, columns)
-        values = values[~np.isnan(values).all(axis=1)]
-        if len(values) < FEWEST:
-            return None
-        center, scale = _standard(values)
-        if not np.isfinite(scale).any():
+        center, inverse = _standard(values)
+        standard, missing = _standardised(values, center, inverse)
+        standard = standard[~missing]
+        if len(standard) < FEWEST or not inverse.any():
             return None
         rng = np.random.default_rng(self.seed)
-        standard = _standardised(values, center, scale)
         axes = _principal(standard, DIMENSIONS, rng)
         blank = np.zeros((1, 0))
-        bare = _Mixture(columns, center, scale, axes, (0.0, 0.0), blank[0], blank, blank)
+        bare = _Mixture(columns, center, inverse, axes, (0.0, 0.0), blank[0], blank, blank)
         left = _left(standard, _along(standard, axes), axes)
         if left.std() > 1e-6 * standard.shape[1]:  # 16 columns and less leave nothing but rounding
             bare = bare._replace(rest=(float(left.mean()), float(left.std())))
@@ -90,8 +88,7 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         values = _matrix(rows, mixture.columns)
         if values.shape[1] != len(mixture.center):
             return {"novelty": number(np.full(len(rows), np.nan))}
-        missing = np.isnan(values).all(axis=1)
-        standard = _standardised(values, mixture.center, mixture.scale)
+        standard, missing = _standardised(values, mixture.center, mixture.inverse)
         likelihood = _log_likelihood(_points(standard, mixture), mixture)
         return {"novelty": number(np.where(missing, np.nan, -likelihood))}
 
@@ -105,35 +102,40 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 def _matrix(rows: Batch, columns: list[str]) -> Floats:
-    """Values (n, columns) as floats, NaN where missing or infinite; a column of another kind is missing."""
+    """Values (n, columns), NaN where missing; a column of another kind is missing."""
     first = rows.get(columns[0]) if len(columns) == 1 else None
     if first is not None and first.kind is Kind.VECTOR:
-        values = first.values.copy()
-    else:
-        values = np.empty((len(rows), len(columns)))
-        for i, name in enumerate(columns):
-            column = rows.get(name)
-            values[:, i] = column.values if column is not None and column.kind in (Kind.NUMBER, Kind.FLAG) else np.nan
-    values[np.isinf(values)] = np.nan
-    return values
+        return np.asarray(first.values, np.float64)
+    values = np.full((len(columns), len(rows)), np.nan)
+    for i, name in enumerate(columns):
+        column = rows.get(name)
+        if column is not None and column.kind in (Kind.NUMBER, Kind.FLAG):
+            values[i] = column.values
+    return np.ascontiguousarray(values.T)
 
 
 def _standard(values: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of each column (columns,); a deviation of inf where a column is constant or empty."""
-    known = ~np.isnan(values)
+    """Mean and inverse deviation of each column (columns,); an inverse of 0 where a column is constant or empty."""
+    known = np.isfinite(values)
     counts = np.maximum(known.sum(axis=0), 1)
     with np.errstate(over="ignore", invalid="ignore"):
         center = np.where(known, values, 0.0).sum(axis=0) / counts
         scale = np.sqrt((np.where(known, values - center, 0.0) ** 2).sum(axis=0) / counts)
     usable = np.isfinite(center) & np.isfinite(scale) & (scale > 1e-9 * np.abs(center)) & (scale > 1e-150)
-    return np.where(usable, center, 0.0), np.where(usable, scale, np.inf)
+    return np.where(usable, center, 0.0), np.where(usable, 1.0 / np.where(usable, scale, 1.0), 0.0)
 
 
-def _standardised(values: Floats, center: Floats, scale: Floats) -> Floats:
-    with np.errstate(over="ignore"):
-        out = (values - center) / scale
-    out[np.isnan(out)] = 0.0
-    return np.clip(out, -FAR, FAR, out=out)
+def _standardised(values: Floats, center: Floats, inverse: Floats) -> tuple[Floats, Mask]:
+    """Standardised values (n, columns), cut at FAR and 0 where missing, and the rows of which all is missing (n,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = (values - center) * inverse
+        whole = np.isfinite(out.sum())  # one pass tells whether any value is NaN or inf
+    missing: Mask = np.zeros(len(out), np.bool_)
+    if not whole:
+        unknown = ~np.isfinite(values)
+        out[unknown | np.isnan(out)] = 0.0
+        missing = np.asarray(unknown.all(axis=1))
+    return np.clip(out, -FAR, FAR, out=out), missing
 
 
 def _principal(standard: Floats, most: int, rng: np.random.Generator) -> Floats:

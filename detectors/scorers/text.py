@@ -75,7 +75,8 @@ def _half(rows: Batch) -> NDArray[np.uint64]:
 def _hashes(texts: NDArray[np.object_]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """Hash of every word of the texts, and the row it is in (words,)."""
     words = [[] if t is None else _word.findall(t[:READ].casefold()) for t in texts]
-    index = {w: xxh3_64_intdigest(w.encode("utf-8", "surrogatepass")) for row in words for w in row}
+    distinct = {w for row in words for w in row}
+    index = {w: xxh3_64_intdigest(w.encode("utf-8", "surrogatepass")) for w in distinct}
     hashes = np.array([index[w] for row in words for w in row], np.uint64)
     return hashes, np.repeat(np.arange(len(texts)), [len(row) for row in words])
 
