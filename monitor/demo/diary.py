@@ -24,6 +24,12 @@ class OpenAlert(msgspec.Struct, frozen=True):
     text: str
 
 
+class Score(msgspec.Struct, frozen=True):
+    """The last look of a check at a column, as `/status` shows it."""
+
+    found: bool
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """What the story needs of a model in `/status`."""
 
@@ -31,8 +37,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
     events: int = 0
     windows: int = 0
     window_end: float | None = None  # event time up to which was judged; None before the first window
+    scores: tuple[Score, ...] = ()
     alerts: tuple[OpenAlert, ...] = ()
     label_tasks: int = 0
+
+    @property
+    def findings(self) -> int:
+        """Columns found different in the last look of each check."""
+        return sum(score.found for score in self.scores)
 
 
 class Status(msgspec.Struct, frozen=True):

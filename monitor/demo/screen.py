@@ -64,6 +64,7 @@ class Board:
             ("events/s", f"{rate:,.0f}"),
             ("events", f"{model.events:,}"),
             ("windows", f"{model.windows:,}"),
+            ("findings", f"{model.findings}"),
             ("open alerts", f"{len(model.alerts)}"),
             ("label tasks", f"{model.label_tasks}"),
         ]

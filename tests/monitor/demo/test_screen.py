@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from monitor.demo.acts import ACTS, CYCLE, Trouble, timeline
-from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Turn
+from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Score, Turn
 from monitor.demo.screen import Board, announce, report, summary
 
 START = 1_700_000_000.0  # 22:13:20 UTC
@@ -48,9 +48,16 @@ def test_a_resolved_alert_is_one_line() -> None:
 
 def test_the_board_shows_what_the_daemon_counts_and_where_to_look() -> None:
     console, board = plain(), Board("http://127.0.0.1:4711")
-    board.update(ModelStatus("m", events=12_345, windows=61, alerts=(alert("a"),), label_tasks=9), 10.0)
+    board.update(ModelStatus("m", 12_345, 61, None, (Score(found=True), Score(found=False)), (alert("a"),), 9), 10.0)
     console.print(board.panel())
-    for words in ("12,345 events", "61 windows", "1 open alerts", "9 label tasks", "http://127.0.0.1:4711/metrics"):
+    for words in (
+        "12,345 events",
+        "61 windows",
+        "1 findings",
+        "1 open alerts",
+        "9 label tasks",
+        "http://127.0.0.1:4711/metrics",
+    ):
         assert words in said(console)
     assert "open alerts 1" in board.line()
 
