@@ -1,0 +1,92 @@
+"""Windows depend on the records' order alone, never on how polls cut them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.core import from_columns, number
+from monitor.windows import BLOCK, Rows, WindowOptions, by_window, late_rows, settle_times
+
+TIMES = st.lists(st.floats(0, 200), min_size=1, max_size=60)
+CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=60)
+
+
+def pieces(values: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
+    out, at, i = [], 0, 0
+    while at < len(values):
+        step = cuts[i % len(cuts)]
+        out.append(values[at : at + step])
+        at, i = at + step, i + 1
+    return out
+
+
+@given(TIMES, CUTS)
+def test_a_row_is_late_whatever_poll_it_came_by(times: list[float], cuts: list[int]) -> None:
+    options = WindowOptions(size=10.0, lateness=3.0)
+    whole = np.array(times)
+
+    def late(parts: list[np.ndarray]) -> list[int]:
+        newest, at = -np.inf, 0
+        found: list[int] = []
+        for part in parts:
+            rows = late_rows((part // 10).astype(np.int64), part, newest, None, options)
+            found += [] if rows is None else (rows + at).tolist()
+            newest, at = max(newest, float(part.max())), at + len(part)
+        return found
+
+    assert late(pieces(whole, cuts)) == late([whole])
+
+
+def test_a_row_is_late_when_an_event_passed_its_windows_end_by_the_lateness() -> None:
+    options = WindowOptions(size=10.0, lateness=2.0)
+    times = np.array([5.0, 11.9, 6.0, 12.0, 7.0, 13.0])
+    found = late_rows((times // 10).astype(np.int64), times, -np.inf, None, options)
+    assert found is not None
+    assert found.tolist() == [4]
+
+
+@given(TIMES, CUTS)
+def test_a_wrong_clock_is_set_the_same_whatever_poll_it_came_by(times: list[float], cuts: list[int]) -> None:
+    whole, arrived = np.array(times), np.full(len(times), 20.0)
+
+    def settled(parts: list[np.ndarray]) -> list[float]:
+        newest, out = -np.inf, []
+        for part in parts:
+            good, _ = settle_times(part, newest, np.full(len(part), 20.0), 30.0)
+            out += good.tolist()
+            newest = max(newest, float(good.max()))
+        return out
+
+    assert settled(pieces(whole, cuts)) == settle_times(whole, -np.inf, arrived, 30.0)[0].tolist()
+
+
+def test_a_stream_that_runs_ahead_of_the_clock_step_by_step_is_believed() -> None:
+    times = np.arange(0.0, 100_000.0, 60.0)
+    good, wrong = settle_times(times, 0.0, np.zeros(len(times)), 3600.0)
+    assert wrong == 0
+    assert (good == times).all()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_each_row_is_in_its_window_once_and_in_order(windows: list[int]) -> None:
+    numbers = np.array(windows)
+    seen: dict[int, list[int]] = {}
+    for window, rows in by_window(numbers):
+        seen.setdefault(window, []).extend(np.arange(len(numbers))[rows].tolist())
+    assert seen == {w: np.flatnonzero(numbers == w).tolist() for w in sorted(set(windows))}
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=12))
+def test_blocks_are_cut_at_the_same_rows_whatever_came_together(sizes: list[int]) -> None:
+    values = np.arange(float(sum(sizes)))
+    rows, at, blocks = Rows(), 0, []
+    for size in sizes:
+        part = from_columns({"x": number(values[at : at + size])})
+        blocks += [b["x"].values.tolist() for b in rows.add(part)]
+        at += size
+    rest = rows.rest()
+    expected = [values[i : i + BLOCK].tolist() for i in range(0, len(values) - len(values) % BLOCK, BLOCK)]
+    assert blocks == expected
+    assert (rest["x"].values.tolist() if rest else []) == values[len(expected) * BLOCK :].tolist()
