@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
@@ -55,16 +54,20 @@ class Meters:
     """Every metric of the process. Counting is thread-safe and costs about 1 us; count batches, not events.
 
     `snapshot` gives what the judge last showed. `columns` and `label_values` cap what is shown of a model: how many
-    columns, and how many words of a category; the rest appears as `__other__` and is counted.
+    columns, and how many words of a category; the rest appears as `__other__` and is counted. `silences` gives the
+    seconds since each long-lived thread last went round.
     """
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot] = Snapshot, *, columns: int = 200, label_values: int = 20
+        self,
+        snapshot: Callable[[], Snapshot] = Snapshot,
+        *,
+        silences: Callable[[], Mapping[str, float]] = dict,
+        columns: int = 200,
+        label_values: int = 20,
     ) -> None:
         self.registry = CollectorRegistry()
         self._described: list[Described] = []
-        self._threads: dict[str, float] = {}
-        self._lock = threading.Lock()
 
         self.events = self._counter("events", "Events decoded.", "source")
         self.bad = self._counter("bad_records", "Records that could not be read, by cause.", "source", "cause")
@@ -118,8 +121,10 @@ class Meters:
         self.errors = self._counter("thread_errors", "Unforeseen errors at the top of a thread, by thread.", "thread")
 
         self._describe("build", "info", ("version", "python"), "Version of driftd and of Python.")
-        self._describe("thread_alive_timestamp_seconds", "gauge", ("thread",), "When a thread last said it lives.")
-        self._view = _View(snapshot, columns, label_values, self._threads_seen)
+        self._describe(
+            "thread_alive_timestamp_seconds", "gauge", ("thread",), "When a long-lived thread last went round."
+        )
+        self._view = _View(snapshot, columns, label_values, silences)
         self._described += self._view.described()
         self.registry.register(self._view)
         ProcessCollector(registry=self.registry)
@@ -127,34 +132,14 @@ class Meters:
         # its counters say whether the cyclic collector, which costs decoders dearly, was left on
         GCCollector(registry=self.registry)
 
-    def alive(self, thread: str) -> None:
-        """A long-lived thread says that it goes round. `/healthz` reads it."""
-        with self._lock:
-            self._threads[thread] = time.time()
-
-    def ended(self, thread: str) -> None:
-        """A thread that has stopped on purpose is no longer waited for."""
-        with self._lock:
-            self._threads.pop(thread, None)
-
-    def silences(self) -> dict[str, float]:
-        """Seconds since each thread was last alive."""
-        now = time.time()
-        return {thread: max(now - at, 0.0) for thread, at in self._threads_seen().items()}
-
     def described(self) -> tuple[Described, ...]:
         """Every metric of ours, for the reference documentation."""
         return tuple(self._described)
 
     def value(self, name: str) -> float:
         """Sum of a metric over its labels, by its scraped name; 0 when it has no series yet."""
-        return math.fsum(
-            sample.value for metric in self.registry.collect() for sample in metric.samples if sample.name == name
-        )
-
-    def _threads_seen(self) -> dict[str, float]:
-        with self._lock:
-            return dict(self._threads)
+        asked = self.registry.restricted_registry([name])  # collects only the one
+        return math.fsum(sample.value for metric in asked.collect() for sample in metric.samples if sample.name == name)
 
     def _describe(self, name: str, kind: str, labels: Sequence[str], text: str) -> None:
         suffix = {"counter": "_total", "info": "_info"}.get(kind, "")
@@ -320,12 +305,12 @@ class _View(Collector):
         snapshot: Callable[[], Snapshot],
         columns: int,
         label_values: int,
-        threads: Callable[[], dict[str, float]],
+        silences: Callable[[], Mapping[str, float]],
     ) -> None:
         self._snapshot = snapshot
         self._columns = columns
         self._label_values = label_values
-        self._threads = threads
+        self._silences = silences
 
     def described(self) -> Iterator[Described]:
         for shown in _SHOWN:
@@ -342,10 +327,10 @@ class _View(Collector):
         build.add_metric([], {"version": _version(), "python": platform.python_version()})
         yield build
         alive = GaugeMetricFamily(
-            "driftd_thread_alive_timestamp_seconds", "When a thread last said it lives.", labels=["thread"]
+            "driftd_thread_alive_timestamp_seconds", "When a long-lived thread last went round.", labels=["thread"]
         )
-        for thread, at in self._threads().items():
-            alive.add_metric([thread], at)
+        for thread, silence in self._silences().items():
+            alive.add_metric([thread], time.time() - silence)
         yield alive
         models = [self._capped(model) for model in self._snapshot().models]
         for shown in _SHOWN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -124,13 +125,9 @@ def test_long_names_that_begin_alike_stay_apart() -> None:
     assert max(map(len, shown)) <= 120
 
 
-def test_a_silent_thread_is_seen_and_an_ended_one_is_forgotten() -> None:
-    meters = Meters()
-    meters.alive("ingest")
-    meters.alive("judge")
-    meters.ended("judge")
-    assert list(meters.silences()) == ["ingest"]
-    assert 0 <= meters.silences()["ingest"] < 60
+def test_a_thread_s_last_round_is_told_as_a_time() -> None:
+    got = scrape(Meters(silences=lambda: {"judge": 100.0}))
+    assert got[key("thread_alive_timestamp_seconds", thread="judge")] == pytest.approx(time.time() - 100.0, abs=60)
 
 
 def test_every_metric_is_in_base_units_and_documented() -> None:

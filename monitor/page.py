@@ -1,0 +1,98 @@
+"""The status page: one plain HTML text without scripts, made from the snapshot. Every value is escaped."""
+
+from __future__ import annotations
+
+import math
+import time
+from html import escape
+
+from monitor.snapshot import ModelView, ScoreView, Snapshot
+
+REFRESH = 5  # seconds
+_SCORES = 30  # shown of a model: the highest in terms of their limit
+
+# Nothing is loaded from anywhere, and an injected script would not run.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1d2733;background:#fff}
+h1{font-size:1.3rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #e3e7ec;vertical-align:top}
+.n{text-align:right;font-variant-numeric:tabular-nums}.hot{color:#b3261e;font-weight:600}.calm{color:#2e7d32}
+.dim{color:#66717e}
+@media(prefers-color-scheme:dark){body{background:#14181d;color:#d7dde4}td,th{border-color:#2c333b}}
+"""
+
+
+def page(snapshot: Snapshot, health: dict[str, str]) -> str:
+    """The page as HTML. `health` are lines of the daemon itself, what -> how it is."""
+    models = "".join(map(_model, snapshot.models)) or "<p class=dim>No model has been seen yet.</p>"
+    lines = "".join(f"<tr><td>{escape(what)}<td>{escape(how)}" for what, how in health.items())
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>driftd</title>"
+        f"<meta http-equiv=refresh content={REFRESH}><style>{_STYLE}</style><h1>driftd</h1>{models}"
+        f"<h2>The daemon</h2><table>{lines}</table>"
+        "<p class=dim><a href=/metrics>metrics</a> · <a href=/status>status as JSON</a> · "
+        "<a href=/healthz>health</a></p></html>"
+    )
+
+
+def _model(model: ModelView) -> str:
+    return (
+        f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
+        f"{_alerts(model)}{_findings(model)}{_scores(model.scores)}"
+    )
+
+
+def _standing(model: ModelView) -> str:
+    facts = [
+        f"{model.events:,} events in {model.windows:,} windows",
+        f"last window to {_moment(model.window_end)} with {model.window_rows:,} events",
+        f"{model.late:,} late",
+        f"{model.label_tasks:,} label tasks",
+    ]
+    if model.learning:
+        facts.append(f"learning its reference: {model.learning[0]:,} of {model.learning[1]:,} events")
+    if model.reference:
+        facts.append(f"reference {model.reference} ({model.reference_source})")
+    return escape(" · ".join(facts))
+
+
+def _alerts(model: ModelView) -> str:
+    if not model.alerts:
+        return "<p class=calm>No open alert.</p>"
+    rows = "".join(
+        f"<tr><td class=hot>{escape(a.severity)}<td>{escape(a.check)}<td>{escape(a.column)}"
+        f"<td>{_moment(a.since)}<td>{escape(a.text)}"
+        for a in model.alerts
+    )
+    return f"<table><tr><th>open alert<th>check<th>column<th>since<th>what{rows}</table>"
+
+
+def _findings(model: ModelView) -> str:
+    if not model.findings:
+        return ""
+    return "<p>Last findings:</p><ul>" + "".join(f"<li>{escape(t)}" for t in reversed(model.findings)) + "</ul>"
+
+
+def _scores(scores: tuple[ScoreView, ...]) -> str:
+    measured = [s for s in scores if not math.isnan(s.score)]
+    if not measured:
+        return ""
+    highest = sorted(measured, key=lambda s: s.score / s.limit if s.limit else s.score, reverse=True)[:_SCORES]
+    rows = "".join(
+        f"<tr><td>{escape(s.check)}<td>{escape(s.column or 'whole model')}"
+        f"<td class='n{' hot' if s.found else ''}'>{s.score:.4g}<td class=n>{s.limit:.4g}"
+        for s in highest
+    )
+    return f"<table><tr><th>check<th>column<th class=n>score<th class=n>limit{rows}</table>"
+
+
+def _moment(at: float) -> str:
+    """Event time in UTC; it comes from events, so it may be any number."""
+    if not math.isfinite(at):
+        return "none yet"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g}"
