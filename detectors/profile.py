@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -409,13 +409,14 @@ class Profile:
         for c in np.flatnonzero(new).tolist():
             column = batch.columns[layout.categories[c]]
             counts = np.bincount(column.values[places[c] == known_all + c_all + c], minlength=len(column.words))
-            self._count_unseen(c, {column.words[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()})
+            self.count_unseen(c, {column.words[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()})
         codes = places - layout.starts[:-1, None]
         codes[places >= known_all] = MISSING
         codes[places >= known_all + c_all] = OTHER
         return codes.T.astype(np.int32)
 
-    def _count_unseen(self, c: int, words: Mapping[str, int]) -> None:
+    def count_unseen(self, c: int, words: Mapping[str, int]) -> None:
+        """Adds rows of words that the reference lacks to category column number `c`."""
         held = self.unseen_words[c]
         for word, n in words.items():
             held[word] = held.get(word, 0) + n
@@ -461,7 +462,7 @@ class Profile:
             )
         for c, words in enumerate(other.unseen_words):
             if words:
-                self._count_unseen(c, words)
+                self.count_unseen(c, words)
         self.sample = _lowest([self.sample, other.sample], self.size)
 
     def without_sample(self) -> Profile:
@@ -524,7 +525,7 @@ def merged(layout: Layout, profiles: Sequence[Profile], size: int = 256) -> Prof
         whole.unseen += part.unseen
         for c, words in enumerate(part.unseen_words):
             if words:
-                whole._count_unseen(c, words)
+                whole.count_unseen(c, words)
     counts = np.array([p.counts for p in parts])
     seen = counts.sum(axis=0)
     known = counts > 0

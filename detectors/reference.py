@@ -80,7 +80,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
 
 
 def scored(batch: Batch, scorers: Mapping[str, Scorer], fitted: Mapping[str, Any]) -> Batch:
-    """The batch with the scorers' columns added, in the scorers' order; a later scorer sees the earlier ones' columns."""
+    """The batch with the scorers' columns added, in their order; a later one sees the columns of those before."""
     for name, scorer in scorers.items():
         new = scorer.score(batch, fitted.get(name))
         if new:

@@ -40,8 +40,10 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 def to_bytes(message: Closed) -> bytes:
+    """As it lies on the exchange."""
     return encode(message)
 
 
 def from_bytes(data: bytes) -> Closed:
+    """Back. Undecodable for anything else."""
     return decode(data, Closed)

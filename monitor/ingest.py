@@ -48,9 +48,10 @@ class Model(Protocol):
 class _Window:
     """An open window of a model in a lane."""
 
-    __slots__ = ("draw", "events", "profile", "rows", "waiting")
+    __slots__ = ("draw", "events", "origin", "profile", "rows", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Partition) -> None:
+        self.origin = origin  # what a label task says of where its event lies
         self.rows = 0
         self.profile: Profile | None = None
         self.waiting = Rows()
@@ -59,7 +60,7 @@ class _Window:
 
 
 class _Stream:
-    """A model in a lane. Its windows close by its own events, so models that share a topic do not disturb each other."""
+    """A model in a lane. Its windows close by its own events: models that share a topic do not disturb each other."""
 
     __slots__ = ("below", "late", "newest", "open", "serial")
 
@@ -91,6 +92,7 @@ class _Lane:
 class _SavedWindow(msgspec.Struct, frozen=True):
     window: int
     late: bool
+    origin: tuple[str, int]
     rows: int
     reference: str
     profile: bytes | None
@@ -206,11 +208,11 @@ class Ingest:
             model = self._known(partition, records, name, (int(o) for b in parts for o in b.offsets))
             if model is not None:
                 for batch in parts:
-                    self._take_rows(lane, partition.topic, model, batch, records)
+                    self._take_rows(lane, partition, model, batch, records)
         for name, found in events.items():
             model = self._known(partition, records, name, (e.offset for e in found))
             if model is not None:
-                self._take_events(lane, partition.topic, model, found, records)
+                self._take_events(lane, partition, model, found, records)
         self._close_passed(partition.number, lane)
         self._flush(partition.number, lane)
 
@@ -220,17 +222,14 @@ class Ingest:
         self._refuse(partition, record, bad)
 
     def rehearse(self, record: Raw) -> None:
-        """What `take` does to a record before it counts, without any effect: to find out whether that can be survived."""
+        """What `take` does to a record, without any effect: to find out whether that can be survived."""
         decoded = self._decoder.decode([record], self.schemas())
         for name, batch in decoded.batches.items():
             model = self._route(name)
             if model is not None and len(batch):
-                window = _Window()
-                self._count(model, window, batch)
+                self._count(model, _Window(Partition("", 0)), batch)
 
-    def _known(
-        self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]
-    ) -> str | None:
+    def _known(self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]) -> str | None:
         model = self._route(name)
         if model is None:
             by_offset = {r.offset: r for r in records}
@@ -286,7 +285,7 @@ class Ingest:
             times, wrong = settle_times(times, newest, of_record[np.minimum(at, len(records) - 1)], options.ahead)
             if wrong:
                 self._outcome.wrong_clock(model, wrong)
-        windows = np.floor_divide(times, options.size).astype(np.int64)
+        windows = np.floor(times / options.size).astype(np.int64)
         others = min((t for name, t in stream.newest.items() if name != topic), default=math.inf)
         late = late_rows(windows, times, newest, stream.below, options) if others >= newest else None
         top = float(times.max())
@@ -297,27 +296,25 @@ class Ingest:
             self._outcome.late(model, len(late))
         return times, windows, late
 
-    def _take_rows(
-        self, lane: _Lane, topic: str, model: str, batch: Batch, records: Sequence[Raw]
-    ) -> None:
+    def _take_rows(self, lane: _Lane, partition: Partition, model: str, batch: Batch, records: Sequence[Raw]) -> None:
         if not len(batch):
             return
         self._outcome.decoded(model, len(batch))
         stream = self._stream(lane, model)
-        batch.times, windows, late = self._place(stream, topic, model, batch.times, batch.offsets, records)
+        batch.times, windows, late = self._place(stream, partition.topic, model, batch.times, batch.offsets, records)
         if late is not None:
-            self._add(model, stream.late, windows[late], batch.take(late))
+            self._add(partition, model, stream.late, windows[late], batch.take(late))
             rest = np.setdiff1d(np.arange(len(batch)), late)
             if not rest.size:
                 return
             batch, windows = batch.take(rest), windows[rest]
-        self._add(model, stream.open, windows, batch)
+        self._add(partition, model, stream.open, windows, batch)
 
-    def _add(self, model: str, into: dict[int, _Window], windows: Ints, batch: Batch) -> None:
+    def _add(self, partition: Partition, model: str, into: dict[int, _Window], windows: Ints, batch: Batch) -> None:
         for number, rows in by_window(windows):
             window = into.get(number)
             if window is None:
-                window = into[number] = _Window()
+                window = into[number] = _Window(partition)
             part = batch if isinstance(rows, slice) and rows == slice(None) else batch.take(rows)
             window.rows += len(part)
             for block in window.waiting.add(part):
@@ -332,21 +329,21 @@ class Ingest:
         if plan.sampling is not None:
             if window.draw is None:
                 window.draw = Draw(plan.sampling.most, plan.sampling.seed)
-            offer(window.draw, rows, reference.profile, plan.sampling, topic, number)
+            offer(window.draw, rows, reference.profile, plan.sampling, window.origin)
 
     def _take_events(
-        self, lane: _Lane, topic: str, model: str, events: Sequence[Event], records: Sequence[Raw]
+        self, lane: _Lane, partition: Partition, model: str, events: Sequence[Event], records: Sequence[Raw]
     ) -> None:
         self._outcome.decoded(model, len(events))
         stream = self._stream(lane, model)
         times = np.array([e.time for e in events], np.float64)
         offsets = np.array([e.offset for e in events], np.int64)
-        times, windows, late = self._place(stream, topic, model, times, offsets, records)
+        times, windows, late = self._place(stream, partition.topic, model, times, offsets, records)
         tardy = set() if late is None else set(late.tolist())
         most = self._models[model].learn
         for i, event in enumerate(events):
             into = stream.late if i in tardy else stream.open
-            window = into.setdefault(int(windows[i]), _Window())
+            window = into.setdefault(int(windows[i]), _Window(partition))
             window.rows += 1
             if len(window.events) < most:
                 event.time = float(times[i])
@@ -507,7 +504,7 @@ class Ingest:
         try:
             saved = decode(data, _SavedLane)
         except Undecodable as error:
-            log.error("a lane's checkpoint cannot be read, starting anew where the source says: %s", error)
+            log.warning("a lane's checkpoint cannot be read, starting anew where the source says: %s", error)
             return lane
         lane.offsets = saved.offsets
         lane.unsent = saved.unsent
@@ -523,7 +520,7 @@ class Ingest:
         return lane
 
     def _restored(self, model: str, kept: _SavedWindow) -> _Window:
-        window = _Window()
+        window = _Window(Partition(*kept.origin))
         window.rows, window.events = kept.rows, kept.events
         window.draw = kept.draw
         reference = self._references.get(model)
@@ -533,7 +530,9 @@ class Ingest:
             try:
                 window.profile = Profile.decode(reference.layout, kept.profile)
             except Undecodable:
-                log.warning("model %s: the reference changed; window %d counts only what comes from here on", model, kept.window)
+                log.warning(
+                    "model %s: the reference changed; window %d counts only what comes from here on", model, kept.window
+                )
         return window
 
 
@@ -542,6 +541,7 @@ def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _Save
     return _SavedWindow(
         number,
         late,
+        (window.origin.topic, window.origin.number),
         window.rows,
         reference,
         None if window.profile is None else window.profile.encode(),

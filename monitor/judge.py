@@ -17,16 +17,17 @@ from typing import Any, Protocol
 import msgspec
 
 from alerting import lifecycle
-from alerting.alert import Notice, Severity, Symptom
+from alerting.alert import Alert, Notice, Severity, Symptom
+from alerting.labeling.queue import Draw
 from detectors.core import Detector, Scorer, Scores, Sequential
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Profile, merged
 from detectors.reference import Reference, build_from, scored
-from monitor.decode.columns import infer, roles_of, to_batch
+from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import Closed, Partial
 from monitor.history import History, Kept
-from monitor.sampling import Budget, Drawn, Sampler, SamplingOptions
+from monitor.sampling import Budget, Sampler, SamplingOptions
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
 
@@ -64,6 +65,8 @@ class Model(Protocol):
     def checks(self) -> Sequence[Check]: ...
     @property
     def sampling(self) -> SamplingOptions | None: ...
+    @property
+    def dataset(self) -> str: ...  # that label tasks belong to
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
 
 
@@ -71,7 +74,7 @@ class Effects(msgspec.Struct):
     """What judging asks of the outside; ids are made of causes, so doing it twice is harmless."""
 
     notices: list[Notice] = []
-    drawn: list[Drawn] = []
+    draws: list[Draw] = []
 
 
 class _Lane(msgspec.Struct):
@@ -112,6 +115,20 @@ class Outcome(Protocol):
     def lost(self, what: str, n: int) -> None: ...
 
 
+class _Standard:
+    """What a model is judged by: its reference, and all that is counted on it."""
+
+    def __init__(self, plan: Model, reference: Reference) -> None:
+        self.reference = reference
+        self.scorers = plan.scorers(reference.schema)
+        spans = [c.windows * (2 if c.against == "previous" else 1) for c in plan.checks]
+        self.history = History(reference.layout, max(spans, default=1))
+        names = reference.layout.columns
+        self.columns = {
+            c.name: tuple(n for n in names if any(fnmatchcase(n, p) for p in c.columns)) for c in plan.checks
+        }
+
+
 class _Desk:
     """One model on the judge's table."""
 
@@ -119,26 +136,11 @@ class _Desk:
         self.plan = plan
         self.window = window
         self.state = _State()
-        self.reference: Reference | None = None
-        self.scorers: Mapping[str, Scorer] = {}
-        self.history: History | None = None
-        self.columns: dict[str, tuple[str, ...]] = {}
-        self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling)
+        self.standard: _Standard | None = None
+        self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
         self.scores: dict[str, tuple[float, Scores]] = {}
         self.texts: deque[str] = deque(maxlen=TEXTS)
         self.last: tuple[int, Profile] | None = None
-
-    def adopt(self, reference: Reference) -> None:
-        """Takes the reference up; history counted on another one is of no use and begins anew."""
-        self.reference = reference
-        self.scorers = self.plan.scorers(reference.schema)
-        spans = [c.windows * (2 if c.against == "previous" else 1) for c in self.plan.checks]
-        self.history = History(reference.layout, max(spans, default=1))
-        names = reference.layout.columns
-        self.columns = {
-            c.name: tuple(n for n in names if any(fnmatchcase(n, p) for p in c.columns)) for c in self.plan.checks
-        }
-        self.scores.clear()
 
 
 class Judge:
@@ -162,7 +164,7 @@ class Judge:
         for name, desk in self._desks.items():
             reference = references(name)
             if reference is not None:
-                desk.adopt(reference)
+                desk.standard = _Standard(desk.plan, reference)
         self._shown: dict[str, Shown] = {name: self._show(desk) for name, desk in self._desks.items()}
 
     # -- messages
@@ -217,41 +219,42 @@ class Judge:
         state = desk.state
         state.windows += 1
         state.events += sum(p.rows for p in partials)
-        if desk.reference is None:
+        standard = desk.standard
+        if standard is None:
             self._learn(desk, partials)
             return
-        assert desk.history is not None
-        profile = self._profile(desk, partials)
-        desk.history.push(window, profile)
+        profile = self._profile(desk, standard, partials)
+        standard.history.push(window, profile)
         if profile.rows:
             desk.last = (window, profile)
-        symptoms, looked = self._look(desk, window, profile)
+        symptoms, looked = self._look(desk, standard, window, profile)
         end = (window + 1) * desk.window
         for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
             effects.notices.append(notice)
             self._outcome.noticed(desk.plan.name, notice.transition.value)
         if desk.sampler is not None:
             open_alerts = [a.key for a in state.alerts.open()]
-            drawn = desk.sampler.take(window, desk.window, partials, open_alerts)
-            effects.drawn.extend(drawn)
-            state.tasks += len(drawn)
-            if drawn:
-                self._outcome.tasked(desk.plan.name, len(drawn))
+            draw = desk.sampler.take(window, desk.window, partials, profile, open_alerts)
+            if draw is not None:
+                effects.draws.append(draw)
+                state.tasks += len(draw.tasks)
+                self._outcome.tasked(desk.plan.name, len(draw.tasks))
 
-    def _profile(self, desk: _Desk, partials: Sequence[Partial]) -> Profile:
-        reference = desk.reference
-        assert reference is not None
+    def _profile(self, desk: _Desk, standard: _Standard, partials: Sequence[Partial]) -> Profile:
+        reference = standard.reference
         parts = []
         for partial in partials:
             if partial.profile is not None:
                 try:
                     parts.append(Profile.decode(reference.layout, partial.profile))
                 except Undecodable as error:
-                    log.error("model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error)
+                    log.warning(
+                        "model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error
+                    )
                     self._outcome.lost("partial", 1)
             if partial.events:  # decoded before the reference was there
                 part = Profile(reference.layout)
-                part.update(scored(to_batch(partial.events, reference.schema), desk.scorers, reference.fitted))
+                part.update(scored(to_batch(partial.events, reference.schema), standard.scorers, reference.fitted))
                 parts.append(part)
         return parts[0] if len(parts) == 1 else merged(reference.layout, parts)
 
@@ -268,7 +271,7 @@ class Judge:
             plan.name,
             rows,
             plan.scorers(schema),
-            roles=roles_of(schema),
+            roles={spec.name: spec.role for spec in schema},
             source=f"the first {len(events)} events",
             created=float(rows.times.max()),
         )
@@ -277,30 +280,29 @@ class Judge:
             plan.name, len(events), len(reference.layout.columns),
         )  # fmt: skip
         self._learned(reference)
-        desk.adopt(reference)
+        desk.standard = _Standard(plan, reference)
         state.learned = []
 
-    def _look(self, desk: _Desk, window: int, profile: Profile) -> tuple[list[Symptom], set[lifecycle.Look]]:
-        reference, history = desk.reference, desk.history
-        assert reference is not None
-        assert history is not None
+    def _look(
+        self, desk: _Desk, standard: _Standard, window: int, profile: Profile
+    ) -> tuple[list[Symptom], set[lifecycle.Look]]:
         symptoms: list[Symptom] = []
         looked: set[tuple[str, str]] = set()
         spans: dict[tuple[int, int], Profile] = {(window, 1): profile}
 
         def over(last: int, windows: int) -> Profile:
             if (last, windows) not in spans:
-                spans[last, windows] = history.over(last, windows)
+                spans[last, windows] = standard.history.over(last, windows)
             return spans[last, windows]
 
         for check in desk.plan.checks:
             if (window + 1) % check.every:
                 continue
             current = over(window, check.windows)
-            against = reference.profile
+            against = standard.reference.profile
             if check.against == "previous":
                 against = over(window - check.windows, check.windows)
-            found = self._run(desk, check, current, against)
+            found = self._run(desk, check, current, against, standard.columns[check.name])
             looked.add((desk.plan.name, check.name))
             desk.scores[check.name] = (_limit(check.detector), found)
             if not found.findings:
@@ -325,16 +327,15 @@ class Judge:
                 )  # fmt: skip
         return symptoms, looked
 
-    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile) -> Scores:
-        columns = desk.columns[check.name]
-        if hasattr(check.detector, "step"):
-            memory = desk.state.memories.get(check.name)
-            if memory is None:
-                memory = check.detector.start()
-            memory, scores = check.detector.step(memory, current, against, columns)
-            desk.state.memories[check.name] = memory
-            return scores
-        return check.detector.check(current, against, columns)
+    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile, columns: Sequence[str]) -> Scores:
+        detector = check.detector
+        if not isinstance(detector, Sequential):
+            return detector.check(current, against, columns)
+        memories = desk.state.memories
+        if check.name not in memories:
+            memories[check.name] = detector.start()
+        memories[check.name], scores = detector.step(memories[check.name], current, against, columns)
+        return scores
 
     # -- checkpoints
 
@@ -343,8 +344,9 @@ class Judge:
         saved = {}
         for name, desk in self._desks.items():
             desk.state.sampling = None if desk.sampler is None else desk.sampler.state
-            version = desk.reference.version if desk.reference else ""
-            history = desk.history.save() if desk.history else []
+            standard = desk.standard
+            version = standard.reference.version if standard else ""
+            history = standard.history.save() if standard else []
             saved[name] = _Saved(FORMAT, desk.state, version, history)
         return encode(saved)
 
@@ -357,8 +359,8 @@ class Judge:
             desk.state = saved.state
             if desk.sampler is not None and saved.state.sampling is not None:
                 desk.sampler.state = saved.state.sampling
-            if desk.history is not None and desk.reference is not None and saved.reference == desk.reference.version:
-                lost = desk.history.restore(saved.history)
+            if desk.standard is not None and saved.reference == desk.standard.reference.version:
+                lost = desk.standard.history.restore(saved.history)
                 if lost:
                     self._outcome.lost("history window", lost)
             self._shown[name] = self._show(desk)
@@ -367,19 +369,29 @@ class Judge:
 
     def _show(self, desk: _Desk) -> Shown:
         state = desk.state
+        reference = desk.standard.reference if desk.standard else None
         return Shown(
-            model=desk.plan.name, reference=desk.reference, window=desk.window, last=desk.last,
-            learning=None if desk.reference is not None else (len(state.learned), desk.plan.learn),
-            scores=dict(desk.scores), alerts=tuple(state.alerts.open()), texts=tuple(desk.texts),
-            events=state.events, late=state.late, windows=state.windows, tasks=state.tasks,
-        )  # fmt: skip
+            model=desk.plan.name,
+            reference=reference,
+            window=desk.window,
+            last=desk.last,
+            learning=None if reference else (len(state.learned), desk.plan.learn),
+            scores=dict(desk.scores),
+            # copies, since the life cycle goes on changing its own
+            alerts=tuple(msgspec.structs.replace(a) for a in state.alerts.alerts.values()),
+            texts=tuple(desk.texts),
+            events=state.events,
+            late=state.late,
+            windows=state.windows,
+            tasks=state.tasks,
+        )
 
     def snapshot(self) -> Snapshot:
         """For any thread: what was last judged. Column values are worked out here, when somebody looks."""
         return Snapshot(tuple(shown.view for shown in tuple(self._shown.values())))
 
-    def open_alerts(self) -> list[Any]:
-        """For any thread: copies of the open alerts."""
+    def alerts(self) -> list[Alert]:
+        """For any thread: the open alerts and those resolved lately, as they were after the last window."""
         return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
 
 

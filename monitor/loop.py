@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from alerting.deliver import Delivery
-from alerting.outbox import Item, Outbox, Saved, notices_to
+from alerting.outbox import Outbox, Saved, notices_to
 from detectors.encode import Undecodable, decode, encode
 from monitor.event import Bad, Partition, Raw
 from monitor.exchange import from_bytes
@@ -23,7 +23,6 @@ from monitor.ingest import Ingest
 from monitor.journal import Journal, kills
 from monitor.judge import Effects, Judge
 from monitor.log import Full, Log
-from monitor.sampling import Drawn
 from monitor.sources import Source
 from monitor.store import Store
 
@@ -175,14 +174,13 @@ class JudgeLoop(Stage):
         store: Store,
         delivery: Delivery,
         destinations: Sequence[str],
-        pack: Callable[[Drawn], Item],
         budget: int,
         every: float,
         pulse: Pulse,
     ) -> None:
         super().__init__("judge")
         self._judge, self._exchange, self._store = judge, exchange, store
-        self._delivery, self._destinations, self._pack = delivery, tuple(destinations), pack
+        self._delivery, self._destinations = delivery, tuple(destinations)
         self._budget, self._every, self._pulse = budget, every, pulse
         self._offset = exchange.start
         self._outbox = Outbox()
@@ -209,7 +207,7 @@ class JudgeLoop(Stage):
             saved = decode(data, _Checkpoint)
             self._judge.restore(saved.judge)
         except Undecodable as error:
-            log.error("the judge's checkpoint cannot be read, it begins anew from the exchange: %s", error)
+            log.warning("the judge's checkpoint cannot be read, it begins anew from the exchange: %s", error)
             return
         self._offset = min(max(saved.offset, self._exchange.start), self._exchange.end)
         self._outbox = Outbox(saved.outbox)
@@ -217,7 +215,7 @@ class JudgeLoop(Stage):
     def work(self) -> None:
         waiting = [item for to in (*self._destinations, LABELS) for item in self._outbox.pending(to, 1 << 60)]
         self._delivery.offer(waiting)
-        self._delivery.refresh(self._judge.open_alerts())
+        self._delivery.show(self._judge.alerts())
         while True:
             stopping = self._stop.is_set()
             self.alive = time.monotonic()
@@ -246,12 +244,13 @@ class JudgeLoop(Stage):
 
     def _hand_over(self, effects: Effects) -> None:
         now = time.time()
-        items = notices_to(self._destinations, effects.notices, now) + [self._pack(task) for task in effects.drawn]
+        items = notices_to(self._destinations, effects.notices, now)
+        items += [draw.item(LABELS, now) for draw in effects.draws]
         if items:
             self._outbox.put(items)
             self._delivery.offer(items)
         if effects.notices:
-            self._delivery.refresh(self._judge.open_alerts())
+            self._delivery.show(self._judge.alerts())
 
     def _collect(self) -> None:
         if self._outbox.done(self._delivery.finished()):
@@ -265,13 +264,12 @@ class JudgeLoop(Stage):
         self._saved, self._dirty = time.monotonic(), False
         self._pulse.checkpoint("judge", self._saved - began)
 
-    def settle(self, deadline: float) -> None:
-        """After the end: gives the destinations until `deadline` (monotonic) to take what waits, then saves once more."""
-        while self._outbox.waiting() and any(s.items for s in self._outbox.waiting().values()):
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.02)
-            self._collect()
+    def settle(self, patience: float) -> None:
+        """After the end: gives the destinations so many seconds to take what waits, and saves what became of it."""
+        for name in self._delivery.stop(patience):
+            log.warning(
+                "%s did not take everything in time; it is in the outbox and goes out after the next start", name
+            )
         self._collect()
         self.save()
 

@@ -13,11 +13,13 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from alerting.labeling import queue as labeling
 from detectors.core import Batch, Kind
 from detectors.draw import Draw, sizes
 from detectors.encode import encode
 from detectors.profile import Profile
 from detectors.units import Seconds
+from monitor.event import Partition
 from monitor.exchange import Partial
 
 SCORES = 20  # largest scores kept of an event's prediction
@@ -66,26 +68,7 @@ class Candidate(msgspec.Struct, frozen=True):
     margin: float | None
 
 
-class Drawn(msgspec.Struct, frozen=True):
-    """A row that shall be labeled, and how it came to be chosen."""
-
-    model: str
-    candidate: Candidate
-    size: float
-    pi: float  # probability that it was drawn
-    rank: int  # order of service; any prefix is a draw of its own
-    batch: str  # of the draw
-    n: int  # rows drawn
-    population: int  # rows drawn from
-    threshold: float  # key of the first row not drawn; inf where all were
-    config: str
-    seed: int
-    reasons: list[str]  # alerts open at the time
-    start: float  # event time covered, UTC seconds
-    end: float
-
-
-def offer(draw: Draw, rows: Batch, reference: Profile, options: SamplingOptions, topic: str, number: int) -> None:
+def offer(draw: Draw, rows: Batch, reference: Profile, options: SamplingOptions, origin: Partition) -> None:
     """Offers scored rows to a lane's draw."""
     margin = rows.get("margin")
     doubt = np.full(len(rows), np.nan) if margin is None or margin.kind is not Kind.NUMBER else margin.values
@@ -98,8 +81,8 @@ def offer(draw: Draw, rows: Batch, reference: Profile, options: SamplingOptions,
                 id=str(rows.ids[i]),
                 time=float(rows.times[i]),
                 offset=int(rows.offsets[i]),
-                topic=topic,
-                number=number,
+                topic=origin.topic,
+                number=origin.number,
                 label=_word(label, i),
                 version=_word(version, i),
                 scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i]),
@@ -136,21 +119,23 @@ class Budget(msgspec.Struct):
 
     tokens: float = 0.0
     draw: Draw | None = None
-    start: int | None = None  # first window in the buffer
+    start: int = 0  # first window in the buffer
     rows: int = 0
-    drawn: int = 0  # draws made
+    sums: dict[str, float] = {}  # over the buffer's rows, for estimates from the labels later
     last: int | None = None  # last window seen
 
 
 class Sampler:
-    """The judge's side: merges lanes and windows, keeps the budget."""
+    """The judge's side for one model: merges lanes and windows, keeps the budget, makes label tasks."""
 
-    def __init__(self, model: str, options: SamplingOptions) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: str, options: SamplingOptions, dataset: str) -> None:
+        self._model, self._options, self._dataset = model, options, dataset
         self.state = Budget()
 
-    def take(self, window: int, seconds: float, partials: Sequence[Partial], open_alerts: Sequence[str]) -> list[Drawn]:
-        """One judged window of length `seconds`; the rows to label now, in order of service."""
+    def take(
+        self, window: int, seconds: float, partials: Sequence[Partial], profile: Profile, alerts: Sequence[str]
+    ) -> labeling.Draw | None:
+        """One judged window of length `seconds`; the label tasks to make now, None when it is not yet time."""
         options, state = self._options, self.state
         passed = 1 if state.last is None else max(1, window - state.last)
         state.last = window
@@ -158,39 +143,72 @@ class Sampler:
         state.tokens = min(state.tokens + passed * seconds * options.per_hour / 3600, max(options.per_hour, 1.0))
         for partial in partials:
             if partial.draw is None or (partial.draw.n, partial.draw.seed) != (options.most, options.seed):
-                continue  # drawn by rules that have changed since
-            if state.start is None:
-                state.start = window
+                continue  # made under rules that have changed since
             if state.draw is None:
-                state.draw = Draw(options.most, options.seed)
+                state.draw, state.start, state.rows, state.sums = Draw(options.most, options.seed), window, 0, {}
             state.draw.merge(partial.draw)
             state.rows += partial.rows
-        if state.start is None or state.draw is None:
-            return []
+        if state.draw is None:
+            return None
+        for name, value in _sums(profile).items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
         age = (window + 1 - state.start) * seconds
         full = state.rows >= options.at_least and (state.rows >= options.rows or age >= options.within)
-        if not full and age < options.at_most:
-            return []
         n = min(int(state.tokens + 1e-9), options.most)
-        if n < 1:
-            return []
-        drawn = self._release(state.draw.first(n), window, seconds, open_alerts)
-        state.tokens -= len(drawn)
-        state.draw, state.start, state.rows = None, None, 0
-        return drawn
+        if n < 1 or not (full or age >= options.at_most):
+            return None
+        draw = self._tasks(state.draw.first(n), state.start * seconds, (window + 1) * seconds, alerts)
+        state.tokens -= len(draw.tasks)
+        state.draw = None
+        return draw
 
-    def _release(self, draw: Draw, window: int, seconds: float, open_alerts: Sequence[str]) -> list[Drawn]:
-        state, options = self.state, self._options
-        assert state.start is not None
-        state.drawn += 1
-        start, end = state.start * seconds, (window + 1) * seconds
-        batch = hashlib.sha256(f"{self._model}|{start}|{end}|{options.digest}".encode()).hexdigest()[:24]
-        return [
-            Drawn(
-                self._model, msgspec.convert(row, Candidate), float(size), float(pi), rank, batch, len(draw), draw.seen,
-                draw.threshold, options.digest, options.seed, list(open_alerts[:10]), start, end,
-            )
-            for rank, (row, size, pi) in enumerate(
-                zip(draw.rows[: len(draw)], draw.sizes.tolist(), draw.inclusion().tolist(), strict=False)
-            )
-        ]  # fmt: skip
+    def _tasks(self, draw: Draw, start: float, end: float, alerts: Sequence[str]) -> labeling.Draw:
+        options, model = self._options, self._model
+        config = options.digest
+        batch = labeling.LabelBatch(
+            id=hashlib.sha256(f"{self._dataset}|{model}|{start}|{end}|{config}".encode()).hexdigest()[:32],
+            model=labeling.ModelRef(model),
+            N=draw.seen,
+            n=len(draw),
+            tau=draw.threshold if np.isfinite(draw.threshold) else None,
+            sums=dict(self.state.sums),
+            config=config,
+            seed=options.seed,
+            start=start,
+            end=end,
+        )
+        reason = f"drawn while open: {', '.join(alerts[:5])}" if alerts else "drawn"
+        tasks = []
+        for rank, (row, size, pi) in enumerate(
+            zip(draw.rows[: len(draw)], draw.sizes.tolist(), draw.inclusion().tolist(), strict=False)
+        ):
+            c = msgspec.convert(row, Candidate)
+            task = labeling.LabelTask(
+                id=labeling.task_id(self._dataset, model, c.id),
+                dataset=self._dataset,
+                date=labeling.drawn_at(end),
+                event=labeling.EventRef(c.id, c.topic, c.number, c.offset, c.time),
+                model=labeling.ModelRef(model, c.version or ""),
+                prediction=labeling.Prediction(
+                    c.label, tuple(labeling.ClassScore(str(i), v) for i, v in enumerate(c.scores)), c.margin
+                ),
+                select=labeling.Select(
+                    part="probability", strategy="squared_doubt", batch=batch.id, pi=float(pi), size=float(size),
+                    score=None if c.margin is None else 1.0 - c.margin, rank=rank, config=config, seed=options.seed,
+                ),
+                reason=reason,
+            )  # fmt: skip
+            tasks.append(labeling.bounded(task))
+        return labeling.Draw(batch, tuple(tasks))
+
+
+def _sums(profile: Profile) -> dict[str, float]:
+    """Count, sum and sum of squares of the model's confidence over a window's rows."""
+    if "confidence" not in profile.layout.numbers:
+        return {}
+    i = profile.layout.numbers.index("confidence")
+    n = int(profile.counts[i])
+    if not n:
+        return {}
+    mean = float(profile.mean[i])
+    return {"n": float(n), "confidence": n * mean, "confidence_squared": float(profile.squares[i]) + n * mean * mean}

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from alerting.alert import Alert
 from detectors.core import Kind, Scores
-from detectors.profile import NUMERIC, Profile
+from detectors.profile import Profile
 from detectors.reference import Reference
 from monitor.snapshot import AlertView, ColumnView, ModelView, ScoreView
 
@@ -50,10 +51,13 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
             reference_source="" if self.reference is None else self.reference.source,
             learning=self.learning,
             columns=() if profile is None or self.reference is None else _columns(profile, self.reference),
-            scores=tuple(view for check, (limit, scores) in self.scores.items() for view in _scores(check, limit, scores)),
+            scores=tuple(
+                view for check, (limit, scores) in self.scores.items() for view in _scores(check, limit, scores)
+            ),
             alerts=tuple(
                 AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text)
                 for a in self.alerts
+                if a.resolved is None
             ),
             label_tasks=self.tasks,
             findings=self.texts,
@@ -69,19 +73,13 @@ def _columns(profile: Profile, reference: Reference) -> tuple[ColumnView, ...]:
     for i, name in enumerate(layout.columns):
         in_numbers = i < len(layout.numbers)
         kind = kinds.get(name, Kind.NUMBER if in_numbers else Kind.CATEGORY)
-        held = {"name": name, "kind": kind, "role": reference.role(name)}
-        shares = {"missing": float(missing[i]), "wrong": float(wrong[i])}
-        if in_numbers and kind in NUMERIC:
+        view = ColumnView(name, kind, reference.role(name), float(missing[i]), float(wrong[i]))
+        if in_numbers:
             quantiles = {str(q): profile.quantile(name, q) for q in QUANTILES}
-            views.append(
-                ColumnView(
-                    **held, **shares, mean=float(profile.mean[i]), deviation=float(deviation[i]), quantiles=quantiles
-                )
-            )
+            view = replace(view, mean=float(profile.mean[i]), deviation=float(deviation[i]), quantiles=quantiles)
         elif name in layout.categories:
-            views.append(ColumnView(**held, **shares, shares=_word_shares(profile, name)))
-        else:
-            views.append(ColumnView(**held, **shares))
+            view = replace(view, shares=_word_shares(profile, name))
+        views.append(view)
     return tuple(views)
 
 

@@ -7,7 +7,9 @@ comes, is the caller's decision and is saved before it has an effect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -83,10 +85,10 @@ def late_rows(windows: Ints, times: Floats, newest: float, below: int | None, op
     `newest` is the newest time before the first row, `below` the number under which windows are closed already.
     """
     floor = -np.inf if below is None else below
-    if windows.min() >= max(floor, (max(newest, float(times.max())) - options.lateness) // options.size):
+    if windows.min() >= max(floor, math.floor((max(newest, float(times.max())) - options.lateness) / options.size)):
         return None
     before = np.maximum.accumulate(np.concatenate([[newest], times[:-1]]))
-    over = np.maximum((before - options.lateness) // options.size, floor)
+    over = np.maximum(np.floor((before - options.lateness) / options.size), floor)
     found = np.flatnonzero(windows < over)
     return found if found.size else None
 
@@ -100,7 +102,7 @@ def by_window(windows: Ints) -> Iterator[tuple[int, slice | Ints]]:
     steps = np.diff(windows)
     if (steps >= 0).all():
         cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(windows)]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in pairwise(cuts):
             yield int(windows[start]), slice(start, stop)
         return
     for window in np.unique(windows).tolist():
