@@ -97,6 +97,7 @@ class Half(msgspec.Struct, kw_only=True):
     id: str
     side: str  # "request" | "response"
     event: Event
+    timed: bool = False  # `event.time` is the moment of this side, so response minus request is the latency
 
 
 class Bad(NamedTuple):
@@ -119,7 +120,7 @@ class Decoded:
     halves: list[Half] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
-    ignored: int = 0  # inputs and extras beyond the number that is read of one event
+    cut: int = 0  # events with more fields than are read of one; the first ones were
 
 
 Schema = tuple[ColumnSpec, ...]

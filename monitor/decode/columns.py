@@ -1,0 +1,338 @@
+"""Events to columns: the schema they suggest, and batches on it.
+
+One place decides what a value of each kind may look like (`column`); the typed path of `typed.py` agrees with it on
+every record it takes and leaves it the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import core
+from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Mask, Role
+from monitor.decode.body import flatten
+from monitor.decode.times import parse_time, parse_times
+from monitor.event import RESERVED, Event, Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_COLUMNS = 2000  # inferred; those that most events have
+MAX_VECTOR = 4096  # numbers of a vector whose length varies: one long row pads all others of its batch
+
+OUTPUTS = ("label", "value", "confidence", "scores", "members", "embedding")
+SOFTWARE = ("latency", "status")
+CONTEXT = ("path", "rule", "user", "version")
+
+_KINDS = {
+    "label": Kind.CATEGORY, "value": Kind.NUMBER, "confidence": Kind.NUMBER, "scores": Kind.VECTOR,
+    "members": Kind.VECTOR, "embedding": Kind.VECTOR, "latency": Kind.NUMBER, "status": Kind.CATEGORY,
+    "path": Kind.CATEGORY, "rule": Kind.CATEGORY, "user": Kind.CATEGORY, "version": Kind.CATEGORY,
+}  # fmt: skip
+_ROLES = {
+    **dict.fromkeys(OUTPUTS, Role.OUTPUT),
+    **dict.fromkeys(SOFTWARE, Role.SOFTWARE),
+    **dict.fromkeys(CONTEXT, Role.CONTEXT),
+}
+
+
+def column_name(name: str) -> str:
+    """The column of an input or extra: its own name, or `input.<name>` where that is reserved."""
+    return f"input.{name}" if name in RESERVED else name
+
+
+def word(value: Any) -> str | None:
+    """A category value as its word; None when it is no category: a list, an object, a number with a fraction.
+
+    Whole numbers count as their text, as class labels and status codes are often sent so; booleans as true and false.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return ">".join(value)  # a path given as the list of its modules
+    return None
+
+
+def numbers_of(value: Any) -> list[Any] | None:
+    """The numbers of a vector in order: lists of any nesting end to end, objects by sorted name; None = no vector."""
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    if not isinstance(value, list):
+        return None
+    out: list[Any] = []
+    for item in value:
+        if isinstance(item, list | dict):
+            inner = numbers_of(item)
+            if inner is None:
+                return None
+            out += inner
+        elif item is None or (isinstance(item, int | float) and not isinstance(item, bool)):
+            out.append(item)
+        else:
+            return None
+    return out
+
+
+def _number(value: float) -> float:
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _numbers(values: Sequence[Any], flag: bool) -> Column:
+    out = np.full(len(values), np.nan)
+    wrong = np.zeros(len(values), np.bool_)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            if flag:
+                out[row] = value
+            else:
+                wrong[row] = True
+        elif isinstance(value, int | float):
+            out[row] = _number(value)
+        else:
+            wrong[row] = True
+    if flag:
+        other = (out != 0) & (out != 1) & ~np.isnan(out)
+        out[other] = np.nan
+        wrong |= other
+    return core.number(out, wrong if wrong.any() else None, Kind.FLAG if flag else Kind.NUMBER)
+
+
+def _texts(values: Sequence[Any], read: Callable[[Any], str | None]) -> tuple[list[str | None], Mask | None]:
+    words = [None if value is None else read(value) for value in values]
+    wrong = [value is not None and w is None for value, w in zip(values, words, strict=True)]
+    return words, np.array(wrong) if any(wrong) else None
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return " ".join(value)
+    return None
+
+
+def vectors(values: Sequence[Any], size: int) -> tuple[Floats, Mask | None]:
+    """A matrix (n, size), a row of NaN = missing, and the rows that are no vector or of another length.
+
+    Size 0 takes any length up to MAX_VECTOR and pads with NaN to the longest.
+    """
+    rows = [None if value is None else numbers_of(value) for value in values]
+    limit = size or MAX_VECTOR
+    fits = [row is not None and (len(row) == size if size else len(row) <= limit) for row in rows]
+    width = size or max((len(row) for row, fit in zip(rows, fits, strict=True) if fit and row is not None), default=0)
+    out = np.full((len(values), width), np.nan)
+    for at, (row, fit) in enumerate(zip(rows, fits, strict=True)):
+        if fit and row is not None:
+            out[at, : len(row)] = [math.nan if v is None else _number(v) for v in row]
+    wrong = np.array([v is not None and not fit for v, fit in zip(values, fits, strict=True)], np.bool_)
+    return out, wrong if wrong.any() else None
+
+
+def column(spec: ColumnSpec, values: Sequence[Any]) -> Column:
+    """A column from values as JSON gives them; None = missing.
+
+    A value of another kind is missing and marked in `wrong`: text for a number (numeric text too), a boolean for a
+    number, a list for a scalar, a vector of another length. NaN, infinite and over-large numbers are missing.
+
+    >>> c = column(ColumnSpec("x", Kind.NUMBER), [1, None, "2", [3]]); c.values.tolist(), c.wrong.tolist()
+    ([1.0, nan, nan, nan], [False, False, True, True])
+    """
+    if spec.kind in (Kind.NUMBER, Kind.FLAG):
+        return _numbers(values, spec.kind is Kind.FLAG)
+    if spec.kind is Kind.VECTOR:
+        return core.vector(*vectors(values, spec.size))
+    words, wrong = _texts(values, word if spec.kind is Kind.CATEGORY else _text)
+    return core.category(words, wrong) if spec.kind is Kind.CATEGORY else core.text(words, wrong)
+
+
+def _values(events: Sequence[Event], spec: ColumnSpec) -> list[Any]:
+    name = spec.name
+    if name in RESERVED:
+        return [getattr(event, name) for event in events]
+    key = name.removeprefix("input.") if name.removeprefix("input.") in RESERVED else name
+    if spec.role is Role.INPUT:
+        return [event.inputs.get(key) for event in events]
+    return [event.extra.get(key) for event in events]
+
+
+def to_batch(events: Sequence[Event], schema: Schema) -> Batch:
+    """Events as columns, every column of the schema that is not derived; see `column` for what is wrong or missing.
+
+    About 0.2 us per value: the path of learning, of odd records and of joined pairs.
+    """
+    ids = np.empty(len(events), object)
+    ids[:] = [event.id for event in events]
+    return Batch(
+        core.keys_of([event.id for event in events]),
+        np.array([event.time for event in events], np.float64),
+        ids,
+        np.array([event.offset for event in events], np.int64),
+        {spec.name: column(spec, _values(events, spec)) for spec in schema if spec.role is not Role.DERIVED},
+    )
+
+
+def _kind(values: Sequence[Any]) -> Kind | None:
+    """What most of the values are; None when there are none to go by."""
+    votes: Counter[Kind] = Counter()
+    for value in values:
+        if isinstance(value, bool):
+            votes[Kind.FLAG] += 1
+        elif isinstance(value, int | float):
+            votes[Kind.NUMBER] += 1
+        elif isinstance(value, str):
+            votes[Kind.CATEGORY] += 1
+        elif isinstance(value, list | dict):
+            votes[Kind.TEXT if _text(value) is not None else Kind.VECTOR] += 1
+    if not votes:
+        return None
+    kind = votes.most_common(1)[0][0]
+    return _kind_of_texts([v for v in values if isinstance(v, str)]) if kind is Kind.CATEGORY else kind
+
+
+def _kind_of_texts(values: Sequence[str]) -> Kind | None:
+    long = sum(map(len, values)) > 40 * len(values)
+    wordy = sum(value.count(" ") >= 3 for value in values) * 2 > len(values)
+    if long or wordy:
+        return Kind.TEXT
+    # Names that hardly ever come twice (ids, hashes) have no frequencies to compare: any window would look new.
+    if len(values) >= 200 and len(set(values)) * 2 > len(values):
+        return None
+    return Kind.CATEGORY
+
+
+def _spec(name: str, values: Sequence[Any], role: Role) -> ColumnSpec | None:
+    kind = _KINDS.get(name) or _kind(values)
+    if kind is None:
+        return None
+    size = 0
+    if kind is Kind.VECTOR:
+        found = [row for v in values if (row := numbers_of(v)) is not None]
+        sizes = Counter(map(len, found))
+        if not sizes:
+            return None
+        common, times = sizes.most_common(1)[0]
+        # a length that nearly all share is the vector's; other lengths are then wrong
+        size = common if times >= 0.9 * len(found) else 0
+    return ColumnSpec(name, kind, role, size)
+
+
+def infer(events: Iterable[Event]) -> Schema:
+    """The schema that events suggest; the majority decides the kind of a column.
+
+    Strings are categories, unless long (over 40 characters on average) or mostly of more than three words: then text.
+    String columns of which more than half of 200 or more values are distinct are ids and left out. Lists of numbers,
+    nested or not, are vectors. Names without any value are left out.
+    """
+    values: dict[tuple[Role, str], list[Any]] = {}
+    for event in events:
+        for name in RESERVED:
+            if (value := getattr(event, name)) is not None:
+                values.setdefault((_ROLES[name], name), []).append(value)
+        for role, fields in ((Role.INPUT, event.inputs), (Role.CONTEXT, event.extra)):
+            for name, value in fields.items():
+                if value is not None:
+                    values.setdefault((role, column_name(name)), []).append(value)
+    kept = sorted(values, key=lambda place: -len(values[place]))[:MAX_COLUMNS]
+    names: set[str] = set()
+    schema = []
+    for role, name in sorted(kept, key=list(values).index) if len(values) > MAX_COLUMNS else values:
+        # an extra of an input's name gives way to the input
+        spec = None if name in names else _spec(name, values[role, name], role)
+        if spec is not None:
+            names.add(name)
+            schema.append(spec)
+    return tuple(schema)
+
+
+_TIME_NAMES = ("time", "timestamp", "event_time")
+
+
+def row_event(row: Mapping[str, Any], number: int) -> Event:
+    """A row of a plain table as an event: columns of reserved names are outputs and context, the rest inputs.
+
+    `id` and `time` (or `timestamp`) are taken as such where present; otherwise the row's number and time 0 serve.
+    Keys `inputs.<name>`, `outputs.<name>` and `extra.<name>`, and nested objects of these names, are understood.
+    """
+    event = Event(id=str(row["id"]) if row.get("id") is not None else str(number), time=0.0, offset=number)
+    for name, value in flatten(row).items():
+        section, _, rest = name.partition(".")
+        if name == "id":
+            continue
+        if name in _TIME_NAMES:
+            at = parse_time(value.timestamp() if hasattr(value, "timestamp") else value)
+            event.time = 0.0 if math.isnan(at) else at
+        elif name == "model":
+            event.model = str(value)
+        elif section in ("inputs", "features") and rest:
+            event.inputs[rest] = value
+        elif section == "extra" and rest:
+            event.extra[rest] = value
+        elif (plain := rest if section == "outputs" and rest else name) in RESERVED:
+            setattr(event, plain, value)
+        else:
+            event.inputs[name] = value
+    return event
+
+
+def from_table(table: pa.Table, schema: Schema, first: int = 0) -> Batch:
+    """A batch from an Arrow table whose column names are those of the schema; `first` numbers the first row.
+
+    Numbers and categories go over as arrays (0.02 us per value); what Arrow holds otherwise goes value by value.
+    """
+    n = table.num_rows
+    names = {name: name for name in table.column_names}
+    for name in table.column_names:
+        section, _, rest = name.partition(".")
+        if section in ("inputs", "features", "outputs", "extra") and rest:
+            names.setdefault(column_name(rest) if section != "outputs" else rest, name)
+    stamp = next((names[name] for name in _TIME_NAMES if name in names), None)
+    times = np.zeros(n) if stamp is None else _arrow_times(table.column(stamp))
+    ids = np.empty(n, object)
+    ids[:] = [str(v) for v in table.column("id").to_pylist()] if "id" in names else [str(first + i) for i in range(n)]
+    columns = {
+        spec.name: _arrow_column(spec, table.column(names[spec.name]))
+        if spec.name in names
+        else core.empty(spec.kind, n, spec.size)
+        for spec in schema
+        if spec.role is not Role.DERIVED
+    }
+    return Batch(core.keys_of(ids.tolist()), times, ids, np.arange(first, first + n, dtype=np.int64), columns)
+
+
+def _arrow_times(values: pa.ChunkedArray) -> Floats:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(values.type):
+        micros = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
+        return np.asarray(micros / 1e6, np.float64)
+    return np.nan_to_num(parse_times(values.to_pylist()))
+
+
+def _arrow_column(spec: ColumnSpec, values: pa.ChunkedArray) -> Column:
+    import pyarrow as pa
+
+    kind = values.type
+    if spec.kind is Kind.NUMBER and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        held: NDArray[Any] = values.to_numpy().astype(np.float64)
+        return core.number(np.where(np.isfinite(held), held, np.nan))
+    if spec.kind is Kind.CATEGORY and (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+        coded = values.combine_chunks().dictionary_encode()
+        whole = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return Column(Kind.CATEGORY, codes, tuple(map(str, whole.dictionary.to_pylist())))
+    return column(spec, values.to_pylist())
