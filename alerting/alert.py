@@ -56,8 +56,8 @@ class Transition(StrEnum):
     RESOLVED = "resolved"
 
 
-class Alert(msgspec.Struct):
-    """An open alert, or one resolved a short while ago. State of the life cycle: plain data."""
+class Alert(msgspec.Struct, frozen=True):
+    """An open alert, or one resolved a short while ago. A value: the life cycle puts a new one in its place."""
 
     key: str
     model: str

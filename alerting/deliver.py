@@ -202,7 +202,7 @@ class _Worker:
             if new:
                 self._wake.notify()
 
-    def show(self, alerts: Sequence[Alert]) -> None:
+    def refresh(self, alerts: Sequence[Alert]) -> None:
         with self._wake:
             self._alerts = alerts
             self._wake.notify()
@@ -291,10 +291,10 @@ class Delivery:
             if destination in self._workers:
                 self._workers[destination].offer(mine)
 
-    def show(self, alerts: Sequence[Alert]) -> None:
-        """Open and lately resolved alerts, for destinations that must be told again. Never changed afterwards."""
+    def refresh(self, alerts: Sequence[Alert]) -> None:
+        """All open and lately resolved alerts, for destinations that must be told again and again (`Refreshing`)."""
         for worker in self._workers.values():
-            worker.show(alerts)
+            worker.refresh(alerts)
 
     def finished(self) -> list[Key]:
         """Keys delivered since the last call."""

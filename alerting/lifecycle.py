@@ -6,11 +6,13 @@ found nothing, for `clear_after`; a model that fell silent keeps its alerts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from alerting.alert import Alert, Notice, Seconds, Severity, Symptom, Transition, notice_id
 
@@ -48,16 +50,31 @@ class Pending(msgspec.Struct):
     looks: int = 0
 
 
+class Beyond(msgspec.Struct, frozen=True):
+    """What a check found at its last look that got no alert of its own, because `max_open` were open."""
+
+    model: str
+    check: str
+    count: int
+    severity: Severity  # the gravest
+
+
 class State(msgspec.Struct):
     """Everything the life cycle remembers. Plain data: saved with a checkpoint, never merged."""
 
     alerts: dict[str, Alert] = {}  # by key; the open ones, and those resolved less than `REMEMBERED` ago
     pending: dict[str, Pending] = {}
+    beyond: dict[str, Beyond] = {}  # by model/check
     unremembered: int = 0  # symptoms whose count of looks started anew, because as many as `max_open` were pending
 
     def open(self) -> Iterator[Alert]:
         """The alerts that are open now."""
         return (alert for alert in self.alerts.values() if alert.resolved is None)
+
+    def find_open(self, key: str) -> Alert | None:
+        """The open alert of this key."""
+        alert = self.alerts.get(key)
+        return alert if alert is not None and alert.resolved is None else None
 
 
 def step(
@@ -78,30 +95,25 @@ def step(
     """
     found = _gravest(symptoms)
     looks = {*looked, *((s.model, s.check) for s in found.values())}
-    looks |= {(model, OVERFLOW) for model, _ in looks}
     _forget(state, found, looks, now)
     # A check that found nothing for long enough frees its place before a new alert asks for one.
-    notices = [
-        _say(alert, Transition.RESOLVED, now)
-        for alert in sorted(state.open(), key=lambda a: a.key)
-        if (alert.model, alert.check) in looks
-        and alert.check != OVERFLOW
-        and alert.key not in found
-        and _is_quiet(alert, now, options)
-    ]
-    beyond: dict[str, list[Symptom]] = {}
+    notices = []
+    for alert in sorted(state.open(), key=lambda a: a.key):
+        if (alert.model, alert.check) in looks and alert.key not in found:
+            notices += _quiet(state, alert, now, options)
+    beyond: list[Symptom] = []
     places = options.max_open - sum(alert.check != OVERFLOW for alert in state.open())
     for symptom in sorted(found.values(), key=lambda s: (-s.severity.rank, s.key)):
-        alert = state.alerts.get(symptom.key)
-        if alert is not None and alert.resolved is None:
-            notices += _update(alert, symptom, now, options)
+        alert_now = state.find_open(symptom.key)
+        if alert_now is not None:
+            notices += _update(state, alert_now, symptom, now, options)
         elif (first := _confirmed(state, symptom, now, options)) is None:
             continue
         elif places > 0:
             places -= 1
             notices.append(_open(state, symptom, first, now))
         else:
-            beyond.setdefault(symptom.model, []).append(symptom)
+            beyond.append(symptom)
     return notices + _overflow(state, beyond, looks, now, options)
 
 
@@ -127,10 +139,14 @@ def _forget(state: State, found: dict[str, Symptom], looks: set[Look], now: floa
         del state.pending[key]
 
 
-def _is_quiet(alert: Alert, now: float, options: AlertOptions) -> bool:
-    if alert.quiet is None:
-        alert.quiet = now
-    return now - alert.quiet >= options.clear_after
+def _quiet(state: State, alert: Alert, now: float, options: AlertOptions) -> list[Notice]:
+    """Its check looked and found nothing."""
+    since = now if alert.quiet is None else alert.quiet
+    alert = replace(alert, quiet=since)
+    if now - since < options.clear_after:
+        state.alerts[alert.key] = alert
+        return []
+    return [_say(state, replace(alert, resolved=now), Transition.RESOLVED, now)]
 
 
 def _confirmed(state: State, symptom: Symptom, now: float, options: AlertOptions) -> float | None:
@@ -154,69 +170,80 @@ def _open(state: State, symptom: Symptom, started: float, now: float) -> Notice:
         check=symptom.check,
         column=symptom.column,
         severity=symptom.severity,
-        opened_as=symptom.severity,
         started=started,
         last_seen=now,
-        text="",
+        text=symptom.text[:_TEXT],
         score=symptom.score,
         limit=symptom.limit,
+        facts=_bounded(symptom.facts),
+        opened_as=symptom.severity,
     )
-    _describe(alert, symptom)
-    state.alerts[alert.key] = alert
-    return _say(alert, Transition.OPENED, now)
+    return _say(state, alert, Transition.OPENED, now)
 
 
-def _update(alert: Alert, symptom: Symptom, now: float, options: AlertOptions) -> list[Notice]:
+def _update(state: State, alert: Alert, symptom: Symptom, now: float, options: AlertOptions) -> list[Notice]:
     rose = symptom.severity.rank > alert.severity.rank
-    if rose:
-        alert.severity = symptom.severity
-    alert.last_seen, alert.quiet = now, None
-    _describe(alert, symptom)
-    return [_say(alert, Transition.UPDATED, now)] if rose or now - alert.said >= options.repeat else []
+    alert = replace(
+        alert,
+        severity=symptom.severity if rose else alert.severity,
+        last_seen=now,
+        quiet=None,
+        text=symptom.text[:_TEXT],
+        score=symptom.score,
+        limit=symptom.limit,
+        facts=_bounded(symptom.facts),
+    )
+    if rose or now - alert.said >= options.repeat:
+        return [_say(state, alert, Transition.UPDATED, now)]
+    state.alerts[alert.key] = alert
+    return []
 
 
-def _describe(alert: Alert, symptom: Symptom) -> None:
-    alert.score, alert.limit, alert.text = symptom.score, symptom.limit, symptom.text[:_TEXT]
-    alert.facts = {
-        name[:_MARK]: fact[:_MARK] if isinstance(fact, str) else fact
-        for name, fact in list(symptom.facts.items())[:_FACTS]
-    }
+def _bounded(facts: dict[str, float | str]) -> dict[str, float | str]:
+    first = islice(facts.items(), _FACTS)
+    return {name[:_MARK]: fact[:_MARK] if isinstance(fact, str) else fact for name, fact in first}
 
 
-def _say(alert: Alert, transition: Transition, now: float) -> Notice:
-    alert.said = now
-    alert.serial += 1
-    if transition is Transition.RESOLVED:
-        alert.resolved = now
-    # `facts` is replaced on every look, never written to, so the notice may share it.
-    return Notice(notice_id(alert), transition, msgspec.structs.replace(alert))
+def _say(state: State, alert: Alert, transition: Transition, now: float) -> Notice:
+    alert = replace(alert, said=now, serial=alert.serial + 1)
+    state.alerts[alert.key] = alert
+    return Notice(notice_id(alert), transition, alert)
 
 
 def _overflow(
-    state: State, beyond: dict[str, list[Symptom]], looks: set[Look], now: float, options: AlertOptions
+    state: State, beyond: Sequence[Symptom], looks: set[Look], now: float, options: AlertOptions
 ) -> list[Notice]:
-    """One alert per model for the symptoms that found no place. Its count is that of the last look, exactly."""
+    """One alert per model for the symptoms that found no place, counted as each check's last look left them."""
+    for model, check in sorted(looks):
+        held = [s for s in beyond if (s.model, s.check) == (model, check)]
+        state.beyond.pop(f"{model}/{check}", None)
+        if held:
+            gravest = max((s.severity for s in held), key=lambda s: s.rank)
+            state.beyond[f"{model}/{check}"] = Beyond(model, check, len(held), gravest)
     notices = []
     for model in sorted({model for model, _ in looks}):
-        held = beyond.get(model, [])
-        summary = Symptom(
-            model=model,
-            check=OVERFLOW,
-            column="",
-            start=now,
-            end=now,
-            score=float(len(held)),
-            limit=0.0,
-            text=f"{len(held)} more symptoms have no alert of their own: {options.max_open} alerts are open.",
-            severity=max((s.severity for s in held), key=lambda s: s.rank, default=Severity.INFO),
-            facts={"without_alert": float(len(held)), "max_open": float(options.max_open)},
-        )
-        alert = state.alerts.get(summary.key)
-        is_open = alert is not None and alert.resolved is None
-        if alert is not None and is_open and held:
-            notices += _update(alert, summary, now, options)
-        elif alert is not None and is_open and _is_quiet(alert, now, options):
-            notices.append(_say(alert, Transition.RESOLVED, now))
-        elif held and not is_open:
-            notices.append(_open(state, summary, now, now))
+        summary = _summary(model, [b for b in state.beyond.values() if b.model == model], now, options)
+        alert = state.find_open(summary.key)
+        if summary.score:
+            notices += (
+                [_open(state, summary, now, now)] if alert is None else _update(state, alert, summary, now, options)
+            )
+        elif alert is not None:
+            notices += _quiet(state, alert, now, options)
     return notices
+
+
+def _summary(model: str, beyond: Sequence[Beyond], now: float, options: AlertOptions) -> Symptom:
+    count = sum(b.count for b in beyond)
+    return Symptom(
+        model=model,
+        check=OVERFLOW,
+        column="",
+        start=now,
+        end=now,
+        score=float(count),
+        limit=0.0,
+        text=f"{count} more symptoms have no alert of their own: {options.max_open} alerts are open.",
+        severity=max((b.severity for b in beyond), key=lambda s: s.rank, default=Severity.INFO),
+        facts={"without_alert": float(count), "max_open": float(options.max_open)},
+    )

@@ -65,7 +65,6 @@ class MongoLabelQueue:
         with _told():
             self._index()
             new = sum(_insert(self._tasks, documents[i : i + _CHUNK]) for i in range(0, len(documents), _CHUNK))
-            # Last, so that a batch that is there has all its tasks; a crash between is mended by the repeat.
             _insert(self._batches, [document(batch)])
             return new
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -34,6 +35,9 @@ class Endpoint:
         if parts.username is not None:
             pair = f"{parts.username}:{parts.password or ''}".encode()
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+        # Any longer word of them may be one, such as a token in the path of a webhook.
+        hidden = re.findall(r"[^\s/?&=:,;]{7,}", " ".join((url, *headers.values())))
+        self._secrets = re.compile("|".join(map(re.escape, sorted(hidden, key=len, reverse=True))) or r"\b\B")
         self._timeout = timeout
         self._tls = ssl.create_default_context(cafile=ca or None) if parts.scheme == "https" else None
 
@@ -43,15 +47,18 @@ class Endpoint:
         try:
             connection.connect()
             # The socket's timeout starts anew with every byte received; this one is for the whole exchange.
-            watchdog = threading.Timer(self._timeout, _hang_up, [connection.sock])
+            late = threading.Event()
+            watchdog = threading.Timer(self._timeout, _hang_up, [connection.sock, late])
             watchdog.daemon = True
             watchdog.start()
             try:
                 connection.request("POST", self._path, body, {**self._headers, **(headers or {})})
-                answer = connection.getresponse()
-                words = answer.read(_READ) if answer.status >= 300 else b""
+                with connection.getresponse() as answer:
+                    words = answer.read(_READ) if answer.status >= 300 else b""
             finally:
                 watchdog.cancel()
+                if late.is_set():  # headers that were cut off look complete to http.client
+                    raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
             raise Undelivered(f"{self.name}: {_cause(error)}", retry=True) from error
         finally:
@@ -70,13 +77,14 @@ class Endpoint:
             return Undelivered(f"{text}; redirects are not followed, configure the final address", retry=True)
         retry = status >= 500 or status in _TROUBLE
         if not retry and words:
-            # A refusal says what is wrong with the payload. Some servers repeat the path, which may be the secret.
-            said = " ".join(words.decode("utf-8", "replace").replace(self._path, "...").split())
-            text = f"{text}: {said[:200]}"
+            # A refusal says what is wrong with the payload; some servers repeat the path or a header too.
+            said = self._secrets.sub("...", words.decode("utf-8", "replace"))
+            text = f"{text}: {' '.join(said.split())[:200]}"
         return Undelivered(text, retry=retry, after=_seconds(after))
 
 
-def _hang_up(sock: socket.socket) -> None:
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:

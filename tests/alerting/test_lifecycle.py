@@ -94,6 +94,16 @@ def test_what_is_beyond_the_bound_is_one_alert_with_the_exact_count() -> None:
     assert [(n.transition, n.alert.check) for n in notices] == [(Transition.RESOLVED, OVERFLOW)]
 
 
+def test_the_count_beyond_the_bound_includes_checks_that_look_seldom() -> None:
+    state, options = State(), AlertOptions(max_open=1, clear_after=0, repeat=0)
+    both = [symptom("a"), symptom("b"), symptom("c", check="hourly")]
+    step(state, both, [PSI, ("shelf", "hourly")], 10, options)
+    notices = step(state, both[:2], [PSI], 20, options)
+    assert [(n.alert.check, n.alert.facts["without_alert"]) for n in notices if n.alert.check == OVERFLOW] == [
+        (OVERFLOW, 2.0)
+    ]
+
+
 def test_a_place_that_is_freed_goes_to_the_gravest() -> None:
     state, options = State(), AlertOptions(max_open=1, clear_after=0)
     step(state, [symptom("a")], [PSI], 10, options)
