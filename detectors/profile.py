@@ -287,6 +287,19 @@ class Profile:
         value = lows[i] + (highs[i] - lows[i]) * min(max(part, 0.0), 1.0)
         return float(np.clip(value, self.low[f], self.high[f]))
 
+    def outside(self) -> tuple[Floats, Floats]:
+        """Mean of the values under and over the reference's range (numbers,), to 3 %; NaN where there is none."""
+        keys, counts = self.tails
+        f, at = keys // _SPAN, _bucket_value(keys % _SPAN - _SPAN // 2)
+        under = at <= self.layout.edges[f, 0]
+        size = len(self.layout.numbers)
+        with np.errstate(invalid="ignore"):
+            low, high = (
+                np.bincount(f[side], at[side] * counts[side], size) / np.bincount(f[side], counts[side], size)
+                for side in (under, ~under)
+            )
+        return low, high
+
     # -- counting
 
     def update(self, batch: Batch) -> None:

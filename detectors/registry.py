@@ -11,6 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from detectors.checks.level import Level, Quantile
+from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
+from detectors.checks.sequential import Adwin, PageHinkley
+from detectors.checks.shift import ChiSquare, JensenShannon, Ks, Psi, Wasserstein
+from detectors.checks.volume import Volume
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
 from detectors.scorers.novelty import Novelty
@@ -26,7 +31,24 @@ SCORERS: dict[str, type[Scorer]] = {
     "novelty": Novelty,
 }
 
-DETECTORS: dict[str, type[Detector | Sequential]] = {}
+DETECTORS: dict[str, type[Detector | Sequential]] = {
+    "missing": Missing,
+    "wrong_type": WrongType,
+    "schema": Schema,
+    "range": Range,
+    "new_category": NewCategory,
+    "constant": Constant,
+    "volume": Volume,
+    "psi": Psi,
+    "jensen_shannon": JensenShannon,
+    "wasserstein": Wasserstein,
+    "ks": Ks,
+    "chi_square": ChiSquare,
+    "level": Level,
+    "quantile": Quantile,
+    "adwin": Adwin,
+    "page_hinkley": PageHinkley,
+}
 
 
 def build(table: Mapping[str, type[T]], raw: Mapping[str, Any]) -> T:

@@ -1,0 +1,39 @@
+"""The checks that hold a window's profile against a reference, and those that run where none is configured."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from detectors.checks.level import Level, Quantile
+from detectors.checks.quality import Constant, Missing, NewCategory, Range, WrongType
+from detectors.checks.shift import ChiSquare, Ks
+from detectors.checks.volume import Volume
+from detectors.core import Detector, Sequential
+
+
+class DefaultCheck(NamedTuple):
+    """A check of a model that configures none: on which columns (names or patterns), over how long, against what."""
+
+    name: str
+    detector: Detector | Sequential
+    columns: tuple[str, ...] = ("*",)
+    over: float = 0.0  # seconds, 0 = one base window
+    against: Literal["reference", "previous"] = "reference"
+
+
+# Silent on calm data: 0 findings in 1,000 base windows of 1,000 rows and 60 columns, whether the reference has 100,000
+# rows or 2,000 (benchmarks/window_check.py). `missing` tells a column gone altogether too, so `schema` would say it
+# twice; `ks` watches the numbers and `chi_square` the categories, so a moved column is told once.
+DEFAULT_CHECKS: tuple[DefaultCheck, ...] = (
+    DefaultCheck("volume", Volume()),
+    DefaultCheck("missing", Missing()),
+    DefaultCheck("wrong_type", WrongType()),
+    DefaultCheck("range", Range()),
+    DefaultCheck("new_category", NewCategory()),
+    DefaultCheck("constant", Constant()),
+    DefaultCheck("shift", Ks(), over=300.0),
+    DefaultCheck("shares", ChiSquare(), over=300.0),
+    DefaultCheck("uncertainty", Level(limit=0.5), ("entropy", "disagreement", "novelty"), over=60.0),
+    DefaultCheck("confidence", Level(limit=0.5, side="down"), ("confidence",), over=60.0),
+    DefaultCheck("latency", Quantile(), ("latency",), over=60.0),
+)
