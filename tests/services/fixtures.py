@@ -22,7 +22,6 @@ from tests.services.s3 import S3
 from tests.services.toxiproxy import Proxy, Toxiproxy
 from tests.services.web import Receiver
 
-_REQUIRED = os.environ.get("DRIFTD_REQUIRE_SERVICES") == "1"
 _NEEDS_SERVER = {"kafka", "kafka_secure", "kafka_proxy", "mongo", "prometheus", "alertmanager", "s3", "toxiproxy"}
 _shared: list[Server] = []
 S = TypeVar("S", bound=Server)
@@ -41,11 +40,12 @@ def pytest_runtest_setup() -> None:
         server.start()
 
 
-def _require(name: str) -> None:
+def require(name: str) -> None:
+    """Go on if the server `name` can be started; else skip the test, or fail it where servers are required."""
     reason = absent(name)
     if reason is None:
         return
-    if _REQUIRED:
+    if os.environ.get("DRIFTD_REQUIRE_SERVICES") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
@@ -61,35 +61,35 @@ def _share(server: S) -> Iterator[S]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """The session's broker, plaintext; tests keep out of each other's way by topics of their own."""
-    _require("kafka")
+    require("kafka")
     yield from _share(Kafka(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture(scope="session")
 def kafka_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     """A second broker, which asks for certificates, passwords and grants."""
-    _require("kafka")
+    require("kafka")
     yield from _share(SecureKafka(tmp_path_factory.mktemp("kafka_secure")))
 
 
 @pytest.fixture(scope="session")
 def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongo]:
     """The session's MongoDB wire server; tests take databases of their own."""
-    _require("mongo")
+    require("mongo")
     yield from _share(Mongo(tmp_path_factory.mktemp("mongo")))
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """The session's S3 server; tests take buckets of their own."""
-    _require("s3")
+    require("s3")
     yield from _share(S3(tmp_path_factory.mktemp("s3")))
 
 
 @pytest.fixture(scope="session")
 def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     """The session's fault injector."""
-    _require("toxiproxy")
+    require("toxiproxy")
     yield from _share(Toxiproxy(tmp_path_factory.mktemp("toxiproxy")))
 
 
@@ -111,7 +111,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def alertmanager(tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
     """An empty Alertmanager of this test's own which tells `receiver`."""
-    _require("prometheus")
+    require("prometheus")
     with Alertmanager(_directory(tmp_path, "alertmanager"), receiver.url) as server:
         yield server
 
@@ -119,7 +119,7 @@ def alertmanager(tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
     """Start a Prometheus with the arguments of its class but the directory; stopped when the test ends."""
-    _require("prometheus")
+    require("prometheus")
     started: list[Prometheus] = []
 
     def start(targets: Sequence[str], **options: Any) -> Prometheus:

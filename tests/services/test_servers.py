@@ -12,6 +12,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from pymongo import MongoClient
 
+from tests.services.fixtures import require
+from tests.services.install import RECIPES
 from tests.services.kafka import Kafka, SecureKafka
 from tests.services.mongo import Mongo
 from tests.services.process import Server, ServerFailed
@@ -168,6 +170,19 @@ def test_receiver_answers_as_told_then_with_200(receiver: Receiver) -> None:
         ("POST", "/hook", 1),
         ("POST", "/hook", 2),
     ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_absent_server_skips_by_name_and_fails_where_required(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.services.install.HOME", tmp_path)
+    monkeypatch.delenv("DRIFTD_REQUIRE_SERVICES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=f"{name} .* is not installed: make services"):
+        require(name)
+    monkeypatch.setenv("DRIFTD_REQUIRE_SERVICES", "1")
+    with pytest.raises(pytest.fail.Exception, match=f"{name} .* is not installed: make services"):
+        require(name)
 
 
 def test_a_server_that_ends_by_itself_shows_the_end_of_its_log(tmp_path: Path) -> None:
