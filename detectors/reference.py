@@ -45,6 +45,9 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     profile: Profile
     fitted: dict[str, Any]  # by scorer name
 
+    def __repr__(self) -> str:
+        return f"Reference({self.model!r}, {self.version}, {len(self.layout.columns)} columns, {self.source!r})"
+
     @cached_property
     def version(self) -> str:
         """Digest of what it says; two references that judge alike have the same version."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from detectors.core import Batch, Ints, Scorer
+from detectors.core import Batch, Floats, Ints, Scorer
 from detectors.draw import Draw
 from detectors.encode import Undecodable, decode, decode_batch, encode, encode_batch
 from detectors.profile import Profile
@@ -25,8 +25,9 @@ from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Schema
 from monitor.exchange import Closed, Partial, to_bytes
 from monitor.join import Joiner
+from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
-from monitor.windows import Rows, WindowOptions, by_window, late_rows, settle_times
+from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
 
@@ -116,18 +117,6 @@ class _SavedLane(msgspec.Struct, frozen=True):
     unsent: list[bytes]
 
 
-class Outcome(Protocol):
-    """What ingest tells the meters; every bound and every oddity has its counter."""
-
-    def decoded(self, model: str, events: int) -> None: ...
-    def refused(self, cause: str) -> None: ...
-    def late(self, model: str, events: int) -> None: ...
-    def wrong_clock(self, model: str, events: int) -> None: ...
-    def orphans(self, side: str, halves: int) -> None: ...
-    def labels(self, model: str, labels: int) -> None: ...
-    def window_closed(self, model: str) -> None: ...
-
-
 class Ingest:
     """Stage 1 over one source. `models` by name; a single model named "" takes the events of every name."""
 
@@ -139,11 +128,11 @@ class Ingest:
         models: Mapping[str, Model],
         options: WindowOptions,
         references: Callable[[str], Reference | None],
-        send: Callable[[Sequence[bytes]], None],
+        send: Callable[[Sequence[bytes]], object],
         save: Callable[[str, bytes], None],
         load: Callable[[str], bytes | None],
         set_aside: Callable[[Partition, Raw, Bad], None],
-        outcome: Outcome,
+        meters: Meters,
     ) -> None:
         self.name = name
         self._decoder = decoder
@@ -152,7 +141,7 @@ class Ingest:
         self._find_reference = references
         self._send, self._save, self._load = send, save, load
         self._set_aside = set_aside
-        self._outcome = outcome
+        self._meters = meters
         self._references: dict[str, Reference] = {}
         self._scorers: dict[str, Mapping[str, Scorer]] = {}
         self._lanes: dict[int, _Lane] = {}
@@ -213,7 +202,7 @@ class Ingest:
             model = self._known(partition, records, name, (e.offset for e in found))
             if model is not None:
                 self._take_events(lane, partition, model, found, records)
-        self._close_passed(partition.number, lane)
+        self._skew = records[-1].timestamp / 1000 - max((s.mark for s in lane.streams.values()), default=math.nan)
         self._flush(partition.number, lane)
 
     def skip(self, partition: Partition, record: Raw, bad: Bad) -> None:
@@ -238,12 +227,12 @@ class Ingest:
         return model
 
     def _refuse(self, partition: Partition, record: Raw, bad: Bad) -> None:
-        self._outcome.refused(bad.cause)
+        self._meters.bad.labels(self.name, bad.cause).inc()
         self._set_aside(partition, record, bad)
 
     def _count_labels(self, labels: Sequence[Label]) -> None:
         for label in labels:
-            self._outcome.labels(self._route(label.model) or "", 1)
+            self._meters.labels.labels(self._route(label.model) or "").inc()
 
     def _pair(
         self,
@@ -257,7 +246,7 @@ class Ingest:
         for event in lane.joiner.pair(halves):
             paired.setdefault(event.model, []).append(event)
         for side, orphans in lane.joiner.take_orphans().items():
-            self._outcome.orphans(side, orphans)
+            self._meters.orphans.labels(self.name, side).inc(orphans)
         for name, found in paired.items():
             reference = self._references.get(self._route(name) or "")
             if reference is None:
@@ -273,52 +262,76 @@ class Ingest:
             stream = lane.streams[model] = _Stream()
         return stream
 
-    def _place(
-        self, stream: _Stream, topic: str, model: str, times: Any, offsets: Ints, records: Sequence[Raw]
-    ) -> tuple[Any, Ints, Ints | None]:
-        """Believed times, windows, and the late rows; moves the stream's newest time on."""
-        options = self._options
-        newest = stream.newest.get(topic, -math.inf)
-        if not times.max() <= records[0].timestamp / 1000 + options.ahead:  # NaN, too, goes the long way
-            of_record = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
-            at = np.searchsorted(np.fromiter((r.offset for r in records), np.int64, len(records)), offsets)
-            times, wrong = settle_times(times, newest, of_record[np.minimum(at, len(records) - 1)], options.ahead)
-            if wrong:
-                self._outcome.wrong_clock(model, wrong)
-        windows = np.floor(times / options.size).astype(np.int64)
-        others = min((t for name, t in stream.newest.items() if name != topic), default=math.inf)
-        late = late_rows(windows, times, newest, stream.below, options) if others >= newest else None
-        top = float(times.max())
-        if top > newest:
-            stream.newest[topic] = top
-            self._skew = records[-1].timestamp / 1000 - top
-        if late is not None:
-            self._outcome.late(model, len(late))
-        return times, windows, late
-
     def _take_rows(self, lane: _Lane, partition: Partition, model: str, batch: Batch, records: Sequence[Raw]) -> None:
-        if not len(batch):
-            return
-        self._outcome.decoded(model, len(batch))
-        stream = self._stream(lane, model)
-        batch.times, windows, late = self._place(stream, partition.topic, model, batch.times, batch.offsets, records)
-        if late is not None:
-            self._add(partition, model, stream.late, windows[late], batch.take(late))
-            rest = np.setdiff1d(np.arange(len(batch)), late)
-            if not rest.size:
-                return
-            batch, windows = batch.take(rest), windows[rest]
-        self._add(partition, model, stream.open, windows, batch)
-
-    def _add(self, partition: Partition, model: str, into: dict[int, _Window], windows: Ints, batch: Batch) -> None:
-        for number, rows in by_window(windows):
+        def add(into: dict[int, _Window], number: int, rows: slice | Ints) -> None:
             window = into.get(number)
             if window is None:
                 window = into[number] = _Window(partition)
-            part = batch if isinstance(rows, slice) and rows == slice(None) else batch.take(rows)
+            part = batch.take(rows)
             window.rows += len(part)
             for block in window.waiting.add(part):
                 self._count(model, window, block)
+
+        batch.times = self._settled(lane, partition, model, batch.times, batch.offsets, records)
+        self._distribute(lane, partition, model, batch.times, add)
+
+    def _take_events(
+        self, lane: _Lane, partition: Partition, model: str, events: Sequence[Event], records: Sequence[Raw]
+    ) -> None:
+        most = self._models[model].learn
+        offsets = np.array([e.offset for e in events], np.int64)
+        times = self._settled(lane, partition, model, np.array([e.time for e in events], np.float64), offsets, records)
+
+        def add(into: dict[int, _Window], number: int, rows: slice | Ints) -> None:
+            window = into.setdefault(number, _Window(partition))
+            for i in np.arange(len(events))[rows].tolist():
+                window.rows += 1
+                if len(window.events) < most:
+                    events[i].time = float(times[i])
+                    window.events.append(events[i])
+
+        self._distribute(lane, partition, model, times, add)
+
+    def _settled(
+        self, lane: _Lane, partition: Partition, model: str, times: Floats, offsets: Ints, records: Sequence[Raw]
+    ) -> Floats:
+        """The rows' times as far as they can be believed."""
+        self._meters.events.labels(self.name).inc(len(times))
+        ahead = self._options.ahead
+        if times.max() <= records[0].timestamp / 1000 + ahead:  # NaN, too, goes the long way
+            return times
+        arrived = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
+        places = np.searchsorted(np.fromiter((r.offset for r in records), np.int64, len(records)), offsets)
+        newest = self._stream(lane, model).newest.get(partition.topic, -math.inf)
+        times, wrong = settle_times(times, newest, arrived[np.minimum(places, len(records) - 1)], ahead)
+        if wrong:
+            self._meters.clock_errors.labels(self.name).inc(wrong)
+        return times
+
+    def _distribute(
+        self,
+        lane: _Lane,
+        partition: Partition,
+        model: str,
+        times: Floats,
+        add: Callable[[dict[int, _Window], int, slice | Ints], None],
+    ) -> None:
+        """Rows to their windows, late ones apart; windows close between the rows where the newest time passes them."""
+        stream = self._stream(lane, model)
+        topic, options = partition.topic, self._options
+        windows = np.floor(times / options.size).astype(np.int64)
+        newest = stream.newest.get(topic, -math.inf)
+        others = min((t for name, t in stream.newest.items() if name != topic), default=math.inf)
+        stream.newest[topic] = max(newest, float(times.max()))
+        start = 0
+        for stop, below in (*advances(times, newest, others, stream.below, options), (len(times), None)):
+            if start < stop:
+                for number, rows in by_window(windows, start, stop):
+                    late = stream.below is not None and number < stream.below
+                    add(stream.late if late else stream.open, number, rows)
+            if below is not None:
+                self._close(partition.number, lane, model, stream, below)
+            start = stop
 
     def _count(self, model: str, window: _Window, block: Batch) -> None:
         reference, plan = self._references[model], self._models[model]
@@ -331,30 +344,6 @@ class Ingest:
                 window.draw = Draw(plan.sampling.most, plan.sampling.seed)
             offer(window.draw, rows, reference.profile, plan.sampling, window.origin)
 
-    def _take_events(
-        self, lane: _Lane, partition: Partition, model: str, events: Sequence[Event], records: Sequence[Raw]
-    ) -> None:
-        self._outcome.decoded(model, len(events))
-        stream = self._stream(lane, model)
-        times = np.array([e.time for e in events], np.float64)
-        offsets = np.array([e.offset for e in events], np.int64)
-        times, windows, late = self._place(stream, partition.topic, model, times, offsets, records)
-        tardy = set() if late is None else set(late.tolist())
-        most = self._models[model].learn
-        for i, event in enumerate(events):
-            into = stream.late if i in tardy else stream.open
-            window = into.setdefault(int(windows[i]), _Window(partition))
-            window.rows += 1
-            if len(window.events) < most:
-                event.time = float(times[i])
-                window.events.append(event)
-
-    def _close_passed(self, number: int, lane: _Lane) -> None:
-        for model, stream in lane.streams.items():
-            mark = stream.mark - self._options.lateness
-            if math.isfinite(mark):
-                self._close(number, lane, model, stream, math.floor(mark / self._options.size))
-
     def _close(self, number: int, lane: _Lane, model: str, stream: _Stream, below: int) -> None:
         """Closes the stream's windows under `below`; late rows so far leave with them."""
         if stream.below is not None and below <= stream.below:
@@ -366,7 +355,6 @@ class Ingest:
         partials += [self._finish(model, window, n, late=True) for n, window in sorted(stream.late.items())]
         stream.late.clear()
         stream.below = below
-        self._outcome.window_closed(model)
         self._say(number, lane, model, stream, partials)
 
     def _finish(self, model: str, window: _Window, number: int, *, late: bool) -> Partial:

@@ -1,8 +1,8 @@
 """Stage 2: window partials of all lanes become judged windows, findings, alerts and label tasks.
 
 One thread owns a `Judge`. It is a function of the exchange's messages in their order: killed and started again from
-its checkpoint it comes to the same windows, the same notices with the same ids, the same label tasks. It reads no
-clock but for what it shows.
+its checkpoint it comes to the same windows, the same notices with the same ids, the same label tasks. The clock it is
+given only measures the delay.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import Closed, Partial
 from monitor.history import History, Kept
+from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
@@ -73,6 +74,7 @@ class Model(Protocol):
 class Effects(msgspec.Struct):
     """What judging asks of the outside; ids are made of causes, so doing it twice is harmless."""
 
+    symptoms: list[Symptom] = []
     notices: list[Notice] = []
     draws: list[Draw] = []
 
@@ -103,16 +105,6 @@ class _Saved(msgspec.Struct, frozen=True):
     state: _State
     reference: str
     history: list[Kept]
-
-
-class Outcome(Protocol):
-    """What the judge tells the meters."""
-
-    def judged(self, model: str, rows: int, newest: float, arrived: float) -> None: ...
-    def found(self, model: str, check: str, findings: int) -> None: ...
-    def noticed(self, model: str, transition: str) -> None: ...
-    def tasked(self, model: str, tasks: int) -> None: ...
-    def lost(self, what: str, n: int) -> None: ...
 
 
 class _Standard:
@@ -154,12 +146,14 @@ class Judge:
         alerts: lifecycle.AlertOptions,
         references: Callable[[str], Reference | None],
         learned: Callable[[Reference], None],
-        outcome: Outcome,
+        clock: Callable[[], float],
+        meters: Meters,
     ) -> None:
         self._alerts = alerts
         self._window = window
         self._learned = learned
-        self._outcome = outcome
+        self._clock = clock
+        self._meters = meters
         self._desks = {name: _Desk(plan, window) for name, plan in models.items()}
         for name, desk in self._desks.items():
             reference = references(name)
@@ -177,6 +171,7 @@ class Judge:
         state = desk.state
         lane = state.lanes.setdefault(message.lane, _Lane())
         if message.serial <= lane.serial:
+            self._meters.duplicates.inc()
             return  # sent again after a crash
         lane.serial, lane.below = message.serial, message.below
         for partial in message.partials:
@@ -210,7 +205,7 @@ class Judge:
             self._judge_window(desk, window, partials, effects)
             state.below = window + 1
         if rows:
-            self._outcome.judged(desk.plan.name, rows, message.newest, message.arrived)
+            self._meters.judged_delay.labels(desk.plan.name).observe(max(0.0, self._clock() - message.arrived))
         self._shown[desk.plan.name] = self._show(desk)
 
     # -- windows
@@ -228,17 +223,17 @@ class Judge:
         if profile.rows:
             desk.last = (window, profile)
         symptoms, looked = self._look(desk, standard, window, profile)
+        effects.symptoms.extend(symptoms)
         end = (window + 1) * desk.window
         for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
             effects.notices.append(notice)
-            self._outcome.noticed(desk.plan.name, notice.transition.value)
+            self._meters.transitions.labels(desk.plan.name, notice.transition.value).inc()
         if desk.sampler is not None:
             open_alerts = [a.key for a in state.alerts.open()]
             draw = desk.sampler.take(window, desk.window, partials, profile, open_alerts)
             if draw is not None:
                 effects.draws.append(draw)
                 state.tasks += len(draw.tasks)
-                self._outcome.tasked(desk.plan.name, len(draw.tasks))
 
     def _profile(self, desk: _Desk, standard: _Standard, partials: Sequence[Partial]) -> Profile:
         reference = standard.reference
@@ -251,7 +246,7 @@ class Judge:
                     log.warning(
                         "model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error
                     )
-                    self._outcome.lost("partial", 1)
+                    self._meters.lost_partials.inc()
             if partial.events:  # decoded before the reference was there
                 part = Profile(reference.layout)
                 part.update(scored(to_batch(partial.events, reference.schema), standard.scorers, reference.fitted))
@@ -307,7 +302,7 @@ class Judge:
             desk.scores[check.name] = (_limit(check.detector), found)
             if not found.findings:
                 continue
-            self._outcome.found(desk.plan.name, check.name, len(found.findings))
+            self._meters.findings.labels(desk.plan.name, check.name).inc(len(found.findings))
             for finding in found.findings:
                 facts = dict(finding.facts)
                 for name in ("p_value", "effect"):
@@ -362,7 +357,7 @@ class Judge:
             if desk.standard is not None and saved.reference == desk.standard.reference.version:
                 lost = desk.standard.history.restore(saved.history)
                 if lost:
-                    self._outcome.lost("history window", lost)
+                    log.warning("model %s: %d windows of the history cannot be read", name, lost)
             self._shown[name] = self._show(desk)
 
     # -- showing

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -23,22 +22,14 @@ from monitor.ingest import Ingest
 from monitor.journal import Journal, kills
 from monitor.judge import Effects, Judge
 from monitor.log import Full, Log
+from monitor.metrics import Meters
 from monitor.sources import Source
 from monitor.store import Store
 
 log = logging.getLogger(__name__)
 
 POLL = 0.1  # seconds a poll waits: bounds how late the clock can close a window
-LABELS = "labels"  # destination of label tasks
 JUDGE = "judge"  # name of the judge's checkpoint
-
-
-class Pulse(Protocol):
-    """What a loop tells the meters."""
-
-    def polled(self, source: str, lag: dict[Partition, int], newest: float | None) -> None: ...
-    def checkpoint(self, stage: str, seconds: float) -> None: ...
-    def failed(self, stage: str) -> None: ...
 
 
 class Stage:
@@ -48,6 +39,7 @@ class Stage:
         self.name = name
         self.alive = time.monotonic()
         self.error: BaseException | None = None
+        self.ended = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -68,6 +60,8 @@ class Stage:
         except BaseException as error:  # a stage that ends by a bug ends the process, which its supervisor restarts
             self.error = error
             log.exception("%s stopped by an unexpected error", self.name)
+        finally:
+            self.ended.set()
 
     def work(self) -> None:
         raise NotImplementedError
@@ -85,13 +79,12 @@ class IngestLoop(Stage):
         exchange: Log,
         budget: int,
         every: float,
-        pulse: Pulse,
+        meters: Meters,
     ) -> None:
         super().__init__(f"ingest {ingest.name}")
         self._source, self._ingest, self._journal = source, ingest, journal
         self._exchange, self._budget, self._every = exchange, budget, every
-        self._pulse = pulse
-        self.ended = threading.Event()
+        self._meters = meters
         self.polled = threading.Event()
 
     def work(self) -> None:
@@ -106,8 +99,7 @@ class IngestLoop(Stage):
                     self._save()
                     saved = time.monotonic()
                 if ended:
-                    self.ended.set()
-                    break
+                    return
             self._save()
         finally:
             source.close()
@@ -123,9 +115,17 @@ class IngestLoop(Stage):
         for partition, records in polled.records.items():
             self._take(partition, records)
         self._ingest.tick(time.time(), polled.lag, ended=polled.ended)
-        self._pulse.polled(self._ingest.name, dict(polled.lag), self._ingest.newest)
+        self._measure(polled.lag)
         self.polled.set()
         return polled.ended
+
+    def _measure(self, lag: Mapping[Partition, int]) -> None:
+        name, newest, meters = self._ingest.name, self._ingest.newest, self._meters
+        meters.last_poll.labels(name).set_to_current_time()
+        for partition, records in lag.items():
+            meters.lag_records.labels(partition.topic, str(partition.number)).set(records)
+        if newest is not None:
+            meters.lag_seconds.labels(name).set(max(0.0, time.time() - newest) if any(lag.values()) else 0.0)
 
     def _take(self, partition: Partition, records: Sequence[Raw]) -> None:
         if not records:
@@ -154,7 +154,7 @@ class IngestLoop(Stage):
         self._source.commit(offsets)
         for partition, offset in offsets.items():
             self._journal.passed(partition, offset)
-        self._pulse.checkpoint("ingest", time.monotonic() - began)
+        self._meters.checkpoints.labels("ingest").observe(time.monotonic() - began)
 
 
 class _Checkpoint(msgspec.Struct, frozen=True):
@@ -174,14 +174,15 @@ class JudgeLoop(Stage):
         store: Store,
         delivery: Delivery,
         destinations: Sequence[str],
+        labels: str,
         budget: int,
         every: float,
-        pulse: Pulse,
+        meters: Meters,
     ) -> None:
         super().__init__("judge")
         self._judge, self._exchange, self._store = judge, exchange, store
-        self._delivery, self._destinations = delivery, tuple(destinations)
-        self._budget, self._every, self._pulse = budget, every, pulse
+        self._delivery, self._destinations, self._labels = delivery, tuple(destinations), labels
+        self._budget, self._every, self._meters = budget, every, meters
         self._offset = exchange.start
         self._outbox = Outbox()
         self._saved = time.monotonic()
@@ -213,9 +214,9 @@ class JudgeLoop(Stage):
         self._outbox = Outbox(saved.outbox)
 
     def work(self) -> None:
-        waiting = [item for to in (*self._destinations, LABELS) for item in self._outbox.pending(to, 1 << 60)]
+        waiting = [item for to in (*self._destinations, self._labels) for item in self._outbox.pending(to, 1 << 60)]
         self._delivery.offer(waiting)
-        self._delivery.show(self._judge.alerts())
+        self._delivery.refresh(self._judge.alerts())
         while True:
             stopping = self._stop.is_set()
             self.alive = time.monotonic()
@@ -245,12 +246,12 @@ class JudgeLoop(Stage):
     def _hand_over(self, effects: Effects) -> None:
         now = time.time()
         items = notices_to(self._destinations, effects.notices, now)
-        items += [draw.item(LABELS, now) for draw in effects.draws]
+        items += [draw.item(self._labels, now) for draw in effects.draws]
         if items:
             self._outbox.put(items)
             self._delivery.offer(items)
         if effects.notices:
-            self._delivery.show(self._judge.alerts())
+            self._delivery.refresh(self._judge.alerts())
 
     def _collect(self) -> None:
         if self._outbox.done(self._delivery.finished()):
@@ -262,7 +263,7 @@ class JudgeLoop(Stage):
         self._store.put(JUDGE, encode(_Checkpoint(self._offset, self._judge.checkpoint(), self._outbox.save())))
         self._exchange.trim(self._offset)
         self._saved, self._dirty = time.monotonic(), False
-        self._pulse.checkpoint("judge", self._saved - began)
+        self._meters.checkpoints.labels("judge").observe(self._saved - began)
 
     def settle(self, patience: float) -> None:
         """After the end: gives the destinations so many seconds to take what waits, and saves what became of it."""

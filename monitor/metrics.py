@@ -81,6 +81,10 @@ class Meters:
         self.duplicates = self._counter("repeated_messages", "Messages on the exchange the judge had already.")
         self.clock_errors = self._counter("clock_errors", "Events with an impossible time, taken as of now.", "source")
         self.unknown_columns = self._counter("unknown_columns", "Fields of events that the schema lacks.", "model")
+        self.labels = self._counter("late_labels", "Labels that came back for earlier events.", "model")
+        self.lost_partials = self._counter(
+            "lost_partials", "Parts of windows that could not be read, or were counted on another reference."
+        )
         self.findings = self._counter("findings", "Findings, by check.", "model", "check")
         self.transitions = self._counter(
             "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"
@@ -390,7 +394,7 @@ def reference() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics`. Made by `make docs`; do not edit. Times are UTC seconds, ratios 0 to 1.",
+        "Served at `/metrics`. Made by `python -m monitor.manual`; do not edit. Times are UTC seconds, ratios 0 to 1.",
         "Beside these stand the usual `process_*`, `python_*` metrics (memory, CPU, open files, garbage collector).",
         "",
         "| metric | type | labels | meaning |",

@@ -46,7 +46,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, msgspec.Meta(description="Time after which a draw is made however few have come.", gt=0)
     ] = 900.0
     most: Annotated[int, msgspec.Meta(description="Label tasks of one draw at most.", ge=1, le=10_000)] = 64
-    seed: Annotated[int, msgspec.Meta(description="Another seed draws other events.", ge=0, lt=2**63)] = 0
+    seed: Annotated[int, msgspec.Meta(description="Another seed draws other events.", ge=0, le=2**63 - 1)] = 0
 
     @property
     def digest(self) -> str:

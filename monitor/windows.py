@@ -7,7 +7,6 @@ comes, is the caller's decision and is saved before it has an effect.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -79,34 +78,36 @@ def settle_times(times: Floats, newest: float, arrived: Floats, ahead: float) ->
     return out, wrong
 
 
-def late_rows(windows: Ints, times: Floats, newest: float, below: int | None, options: WindowOptions) -> Ints | None:
-    """Index of rows whose window was over when they came; None when there are none (the usual, decided in one pass).
+def advances(
+    times: Floats, newest: float, others: float, below: int | None, options: WindowOptions
+) -> list[tuple[int, int]]:
+    """Where among the rows the floor under which windows are closed rises: (rows up to there, new floor) each time.
 
-    `newest` is the newest time before the first row, `below` the number under which windows are closed already.
+    `newest` is the newest time of the topic before the first row, `others` the least of the newest times of the other
+    topics that feed the same windows (inf without any), `below` the floor so far. The floor rises behind the row that
+    raises it, so that row and all before it are still judged by the old one.
+
+    >>> advances(np.array([5.0, 12.0, 6.0, 31.0]), -np.inf, np.inf, None, WindowOptions(size=10.0, lateness=1.0))
+    [(1, 0), (2, 1), (4, 3)]
     """
-    floor = -np.inf if below is None else below
-    if windows.min() >= max(floor, math.floor((max(newest, float(times.max())) - options.lateness) / options.size)):
-        return None
-    before = np.maximum.accumulate(np.concatenate([[newest], times[:-1]]))
-    over = np.maximum(np.floor((before - options.lateness) / options.size), floor)
-    found = np.flatnonzero(windows < over)
-    return found if found.size else None
+    seen = np.maximum.accumulate(np.concatenate([[newest], times]))[1:]
+    floors = np.floor((np.minimum(seen, others) - options.lateness) / options.size)
+    floors = np.maximum.accumulate(np.concatenate([[-np.inf if below is None else below], floors]))
+    risen = np.flatnonzero(floors[1:] > floors[:-1])
+    return [(i + 1, int(floors[i + 1])) for i in risen.tolist()]
 
 
-def by_window(windows: Ints) -> Iterator[tuple[int, slice | Ints]]:
-    """Each window among the rows with its rows, in order of first appearance of the number; order of rows kept."""
-    first = int(windows[0])
-    if windows[-1] == first and (windows == first).all():
-        yield first, slice(None)
-        return
-    steps = np.diff(windows)
+def by_window(windows: Ints, start: int, stop: int) -> Iterator[tuple[int, slice | Ints]]:
+    """Each window among rows `start` to `stop` with its rows, order kept: as a slice where they lie together."""
+    part = windows[start:stop]
+    steps = np.diff(part)
     if (steps >= 0).all():
-        cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(windows)]
-        for start, stop in pairwise(cuts):
-            yield int(windows[start]), slice(start, stop)
+        cuts = [start, *(np.flatnonzero(steps) + start + 1).tolist(), stop]
+        for first, last in pairwise(cuts):
+            yield int(windows[first]), slice(first, last)
         return
-    for window in np.unique(windows).tolist():
-        yield window, np.flatnonzero(windows == window)
+    for window in np.unique(part).tolist():
+        yield window, np.flatnonzero(part == window) + start
 
 
 class Rows:

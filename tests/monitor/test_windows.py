@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.core import from_columns, number
-from monitor.windows import BLOCK, Rows, WindowOptions, by_window, late_rows, settle_times
+from monitor.windows import BLOCK, Rows, WindowOptions, advances, by_window, settle_times
 
 TIMES = st.lists(st.floats(0, 200), min_size=1, max_size=60)
 CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=60)
@@ -22,29 +22,28 @@ def pieces(values: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
     return out
 
 
-@given(TIMES, CUTS)
-def test_a_row_is_late_whatever_poll_it_came_by(times: list[float], cuts: list[int]) -> None:
+@given(TIMES, CUTS, st.floats(0, 200))
+def test_windows_close_behind_the_same_rows_whatever_poll_they_came_by(
+    times: list[float], cuts: list[int], others: float
+) -> None:
     options = WindowOptions(size=10.0, lateness=3.0)
-    whole = np.array(times)
 
-    def late(parts: list[np.ndarray]) -> list[int]:
-        newest, at = -np.inf, 0
-        found: list[int] = []
+    def closed(parts: list[np.ndarray]) -> list[tuple[int, int]]:
+        newest, at, below = -np.inf, 0, None
+        found: list[tuple[int, int]] = []
         for part in parts:
-            rows = late_rows((part // 10).astype(np.int64), part, newest, None, options)
-            found += [] if rows is None else (rows + at).tolist()
+            for stop, floor in advances(part, newest, others, below, options):
+                found.append((at + stop, floor))
+                below = floor
             newest, at = max(newest, float(part.max())), at + len(part)
         return found
 
-    assert late(pieces(whole, cuts)) == late([whole])
+    assert closed(pieces(np.array(times), cuts)) == closed([np.array(times)])
 
 
-def test_a_row_is_late_when_an_event_passed_its_windows_end_by_the_lateness() -> None:
+def test_a_window_closes_when_an_event_passes_its_end_by_the_lateness() -> None:
     options = WindowOptions(size=10.0, lateness=2.0)
-    times = np.array([5.0, 11.9, 6.0, 12.0, 7.0, 13.0])
-    found = late_rows((times // 10).astype(np.int64), times, -np.inf, None, options)
-    assert found is not None
-    assert found.tolist() == [4]
+    assert advances(np.array([5.0, 11.9, 6.0, 12.0]), -np.inf, np.inf, 0, options) == [(4, 1)]
 
 
 @given(TIMES, CUTS)
@@ -69,13 +68,16 @@ def test_a_stream_that_runs_ahead_of_the_clock_step_by_step_is_believed() -> Non
     assert (good == times).all()
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
-def test_each_row_is_in_its_window_once_and_in_order(windows: list[int]) -> None:
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(0, 39), st.integers(1, 40))
+def test_each_row_is_in_its_window_once_and_in_order(windows: list[int], start: int, stop: int) -> None:
     numbers = np.array(windows)
+    start = min(start, len(windows) - 1)
+    stop = max(start + 1, min(stop, len(windows)))
     seen: dict[int, list[int]] = {}
-    for window, rows in by_window(numbers):
+    for window, rows in by_window(numbers, start, stop):
         seen.setdefault(window, []).extend(np.arange(len(numbers))[rows].tolist())
-    assert seen == {w: np.flatnonzero(numbers == w).tolist() for w in sorted(set(windows))}
+    part = range(start, stop)
+    assert seen == {w: [i for i in part if windows[i] == w] for w in sorted(set(windows[start:stop]))}
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=12))

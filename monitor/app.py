@@ -1,0 +1,334 @@
+"""Wiring: the only module that sees the whole configuration. Built before anything runs, stopped in reverse order."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import msgspec
+
+from alerting.deliver import Delivery
+from alerting.labeling.queue import QueueError, QueueSink
+from detectors.encode import Undecodable
+from detectors.reference import Reference
+from monitor.config import Config, exposed
+from monitor.deadletters import DeadLetters
+from monitor.event import Bad, Partition, Raw
+from monitor.exchange import from_bytes
+from monitor.ingest import Ingest
+from monitor.intake import Received
+from monitor.journal import Journal
+from monitor.judge import Effects, Judge
+from monitor.log import DiskLog, Fsync, InUse, MemoryLog
+from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
+from monitor.metrics import Meters
+from monitor.plan import Plan, plans
+from monitor.snapshot import Snapshot
+from monitor.sources import Source
+from monitor.sources.http import HttpOptions, HttpSource, frame
+from monitor.store import DirectoryStore, MemoryStore, Store
+from monitor.web import Unbound, Web
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10.0  # seconds that destinations get at the end; Kubernetes gives the whole process 30
+
+
+class Unstartable(Exception):
+    """The daemon cannot start; the text says what to change. Exit code 2."""
+
+
+class References:
+    """References by model: a configured file, or what was learned and lies in the store."""
+
+    def __init__(self, models: Mapping[str, Plan], store: Store) -> None:
+        self._models, self._store = models, store
+
+    def find(self, model: str) -> Reference | None:
+        """None while it is being learned. Raises Unstartable for a file that is none."""
+        path = self._models[model].path
+        if path is not None:
+            try:
+                return Reference.decode(Path(path).read_bytes())
+            except OSError as error:
+                raise Unstartable(f"reference of model {model!r}: {path}: {error.strerror}") from error
+            except Undecodable as error:
+                raise Unstartable(
+                    f"reference of model {model!r}: {path} is no reference ({error}); make one with "
+                    "`driftd reference build`"
+                ) from error
+        data = self._store.get(_name(model))
+        if data is None:
+            return None
+        try:
+            return Reference.decode(data)
+        except Undecodable as error:
+            log.warning("the learned reference of model %r cannot be read and is learned anew: %s", model, error)
+            return None
+
+    def learned(self, reference: Reference) -> None:
+        self._store.put(_name(reference.model), reference.encode())
+
+
+def _name(model: str) -> str:
+    return f"reference/{quote(model, safe='') or '@any'}"
+
+
+class App:
+    """The running daemon. Everything that can fail is done in the constructor, before the first thread starts."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._models = plans(config)
+        self._stopping = threading.Event()
+        self._ready = False
+        root = Path(config.state.path)
+        try:
+            store = DirectoryStore(root / "store")
+            limits = config.limits
+            # the soft budget pauses sources; the hard bound, twice that, is for what is already on its way
+            self._exchange = DiskLog(root / "exchange", max_bytes=2 * limits.exchange_bytes)
+            self._intake = DiskLog(root / "intake", max_bytes=limits.intake_bytes) if config.intake else None
+            self._dead = config.dead_letters.open(root / "dead-letters")
+        except (OSError, InUse) as error:
+            raise Unstartable(f"state in {root}: {error}") from error
+        self.meters = Meters(
+            self.snapshot, silences=self.silences, columns=limits.shown_columns, label_values=limits.shown_words
+        )
+        references = References(self._models, store)
+        self._judge = Judge(
+            self._models,
+            window=config.window.size,
+            alerts=config.alerts,
+            references=references.find,
+            learned=references.learned,
+            clock=time.time,
+            meters=self.meters,
+        )
+        self._delivery = Delivery(self._destinations(), config.alerts.backoff)
+        self._judging = JudgeLoop(
+            self._judge,
+            self._exchange,
+            store=store,
+            delivery=self._delivery,
+            destinations=[sink.name for sink in config.alerts.sinks],
+            labels=config.queue.name,
+            budget=limits.outbox_bytes,
+            every=config.state.checkpoint_every,
+            meters=self.meters,
+        )
+        send = sender(self._exchange, self._stopping)
+        self._ingesting = []
+        for options in config.sources:
+            ingest = Ingest(
+                options.called,
+                decoder=options.decoder.open(),
+                models=self._models,
+                options=config.window,
+                references=references.find,
+                send=send,
+                save=lambda name, data: store.put(f"ingest/{name}", data),
+                load=lambda name: store.get(f"ingest/{name}"),
+                set_aside=self._dead.put,
+                meters=self.meters,
+            )
+            loop = IngestLoop(
+                self._open(options.options),
+                ingest,
+                journal=Journal(root / f"journal-{quote(options.called, safe='')}"),
+                exchange=self._exchange,
+                budget=limits.exchange_bytes,
+                every=config.state.checkpoint_every,
+                meters=self.meters,
+            )
+            self._ingesting.append(loop)
+        self._web = Web(config.web, self, self.meters, intake=config.intake)
+
+    def _destinations(self) -> dict[str, Any]:
+        sinks: dict[str, Any] = {}
+        try:
+            for options in self._config.alerts.sinks:
+                sinks[options.name] = options.open()
+            queue = self._config.queue
+            sinks[queue.name] = QueueSink(queue.open())
+        except (OSError, ValueError, QueueError) as error:
+            raise Unstartable(f"destination {options.name}: {error}") from error
+        return sinks
+
+    def _open(self, options: Any) -> Source:
+        if isinstance(options, HttpOptions):
+            assert self._intake is not None
+            return HttpSource(self._intake)
+        try:
+            source: Source = options.open()
+        except (OSError, ValueError, ImportError) as error:
+            raise Unstartable(f"source: {error}") from error
+        return source
+
+    # -- what the web server shows and feeds
+
+    def snapshot(self) -> Snapshot:
+        return self._judge.snapshot() if hasattr(self, "_judge") else Snapshot()
+
+    def silences(self) -> Mapping[str, float]:
+        now = time.monotonic()
+        return {stage.name: now - stage.alive for stage in self._stages() if not stage.ended.is_set()}
+
+    def not_ready(self) -> Sequence[str]:
+        return [f"{loop.name} has not asked its source yet" for loop in self._ingesting if not loop.polled.is_set()]
+
+    def take(self, received: Sequence[Received]) -> None:
+        assert self._intake is not None
+        now = int(time.time() * 1000)
+        self._intake.append([frame(item.headers, item.body, now) for item in received])
+
+    # -- running
+
+    def _stages(self) -> list[Stage]:
+        return [*self._ingesting, self._judging]
+
+    def run(self) -> int:
+        """Runs until told to stop, or until every source has ended; the exit code."""
+        if exposed(self._config):
+            log.warning("events are taken in from the network without a token: set web.token")
+        self._web.start()
+        log.info("listening on http://%s:%d", self._config.web.host, self._web.port)
+        # what is loaded by now lives as long as the process: the cyclic collector need not look at it again
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        for stage in self._stages():
+            stage.start()
+        while not self._stopping.is_set():
+            failed = [stage for stage in self._stages() if stage.error is not None]
+            if failed:
+                log.error("%s failed; stopping, so that a supervisor starts anew", failed[0].name)
+                break
+            if self._ingesting and all(loop.ended.is_set() for loop in self._ingesting):
+                break
+            self._stopping.wait(0.2)
+        return self._shut_down()
+
+    def stop(self) -> None:
+        """From a signal handler or another thread."""
+        self._stopping.set()
+
+    def _shut_down(self) -> int:
+        """Sources first, so that what was read is judged; then the judge; then what it said is delivered."""
+        self._stopping.set()
+        clean = True
+        for stage in self._stages():
+            stage.stop()
+            clean &= stage.join(PATIENCE) and stage.error is None
+        if clean:
+            self._judging.settle(PATIENCE)
+        self._web.stop()
+        self._dead.close()
+        for held in (self._exchange, self._intake):
+            if held is not None:
+                held.close()
+        return 0 if clean else 1
+
+
+def run(config: Config) -> int:
+    """`driftd run`: until SIGTERM or SIGINT; a second one ends at once."""
+    try:
+        app = App(config)
+    except Unstartable as error:
+        print(f"driftd: {error}", file=sys.stderr)
+        return 2
+
+    def told(number: int, _frame: Any) -> None:
+        log.info("%s: finishing what is at hand", signal.Signals(number).name)
+        signal.signal(number, signal.SIG_DFL)
+        app.stop()
+
+    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGINT, told)
+    try:
+        return app.run()
+    except Unbound as error:
+        print(f"driftd: {error}", file=sys.stderr)
+        return 2
+
+
+def replay(config: Config, sources: Sequence[Source], out: BinaryIO) -> int:
+    """`driftd replay`: the same pipeline over sources with an end, findings as JSON lines; nothing else is touched.
+
+    Windows close by event time alone, one thread does everything in order, and nothing outlives the run: twice the
+    same input is twice the same output.
+    """
+    models = plans(config)
+    store, exchange, meters = MemoryStore(), MemoryLog(), Meters()
+    references = References(models, store)
+    judge = Judge(
+        models,
+        window=config.window.size,
+        alerts=config.alerts,
+        references=references.find,
+        learned=references.learned,
+        clock=lambda: 0.0,
+        meters=meters,
+    )
+    set_aside = 0
+
+    def refused(partition: Partition, record: Raw, bad: Bad) -> None:
+        nonlocal set_aside
+        set_aside += 1
+        _line(out, {"refused": str(partition), "offset": record.offset, "cause": bad.cause, "message": bad.message})
+
+    def judge_all() -> None:
+        effects = Effects()
+        for offset, data in exchange.read(exchange.start, max_bytes=1 << 40):
+            judge.take(from_bytes(data), effects)
+            exchange.trim(offset + 1)
+        for symptom in effects.symptoms:
+            _line(out, {"finding": msgspec.to_builtins(symptom)})
+        for notice in effects.notices:
+            alert = notice.alert
+            _line(out, {"alert": alert.key, "transition": notice.transition, "at": alert.said, "text": alert.text})
+
+    for source, options in zip(sources, [*config.sources] * len(sources), strict=False):
+        ingest = Ingest(
+            options.called,
+            decoder=options.decoder.open(),
+            models=models,
+            options=config.window,
+            references=references.find,
+            send=exchange.append,
+            save=store.put,
+            load=store.get,
+            set_aside=refused,
+            meters=meters,
+        )
+        ended = False
+        while not ended:
+            polled = source.poll(1.0)
+            for partition in polled.gained:
+                source.seek(partition, ingest.gain(partition))
+            for partition, records in polled.records.items():
+                if records:
+                    ingest.take(partition, records)
+                    judge_all()
+            ended = polled.ended
+        ingest.tick(0.0, {}, ended=True)
+        judge_all()
+        source.close()
+    for view in judge.snapshot().models:
+        _line(out, {
+            "summary": view.model, "events": view.events, "late": view.late, "windows": view.windows,
+            "refused": set_aside, "reference": view.reference_source, "learning": view.learning,
+            "label_tasks": view.label_tasks,
+        })  # fmt: skip
+    return 0
+
+
+def _line(out: BinaryIO, said: Mapping[str, Any]) -> None:
+    out.write(msgspec.json.encode(said) + b"\n")
