@@ -5,7 +5,7 @@ Knows the daemon by its public `/status` alone, as any user would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -62,10 +62,11 @@ class Turn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Alerts of one check that opened or resolved between two looks; the first is the one to quote."""
+    """Alerts of one check: those that opened since the last look, or all that it had told of and that are over."""
 
     turn: Turn
     alerts: tuple[OpenAlert, ...]
+    first: bool = True  # nothing of this check was open before
 
 
 @dataclass(slots=True)
@@ -93,18 +94,33 @@ class Diary:
     def __init__(self, start: float) -> None:
         self._start = start
         self._open: dict[str, OpenAlert] = {}
+        self._told: dict[str, dict[str, OpenAlert]] = {}  # by check, then key; forgotten when all of the check is over
         self._acts: dict[float, Noticed] = {}  # by seconds since the story's start
 
     def read(self, model: ModelStatus) -> list[News]:
-        """Takes a look's alerts down; returns what changed since the last look."""
-        now = {alert.key: alert for alert in model.alerts}
-        # An alert that resolved and opened again between two looks is another alert: `since` tells.
-        opened = [a for key, a in now.items() if key not in self._open or self._open[key].since != a.since]
-        gone = [a for key, a in self._open.items() if key not in now]
-        self._open = now
-        for alert in opened:
-            self._attribute(alert)
-        return [*_by_check(Turn.OPENED, opened), *_by_check(Turn.RESOLVED, gone)]
+        """Takes a look's alerts down; returns what is worth telling.
+
+        A column near its limit opens and resolves again and again; it is told once, and that it is over when all of
+        its check is.
+        """
+        before, self._open = self._open, {alert.key: alert for alert in model.alerts}
+        for key, alert in self._open.items():
+            # one that resolved and opened again between two looks is another: `since` tells
+            if key not in before or before[key].since != alert.since:
+                self._attribute(alert)
+        return [*self._opened(), *self._resolved()]
+
+    def _opened(self) -> Iterator[News]:
+        for check in dict.fromkeys(alert.check for alert in self._open.values()):
+            told = self._told.setdefault(check, {})
+            new = {key: a for key, a in self._open.items() if a.check == check and key not in told}
+            if new:
+                yield News(Turn.OPENED, tuple(new.values()), first=not told)
+                told.update(new)
+
+    def _resolved(self) -> Iterator[News]:
+        for check in sorted(self._told.keys() - {alert.check for alert in self._open.values()}):
+            yield News(Turn.RESOLVED, tuple(self._told.pop(check).values()))
 
     def acts(self, until: float) -> list[Noticed]:
         """Every act that began before `until`, seconds since the story's start, in order."""
@@ -132,8 +148,3 @@ def _began(second: float) -> tuple[float, int]:
     """Start of the act that plays at this second, and its index."""
     act = act_at(second)
     return second // CYCLE * CYCLE + sum(a.seconds for a in ACTS[:act]), act
-
-
-def _by_check(turn: Turn, alerts: Sequence[OpenAlert]) -> Iterator[News]:
-    for check in dict.fromkeys(alert.check for alert in alerts):
-        yield News(turn, tuple(alert for alert in alerts if alert.check == check))

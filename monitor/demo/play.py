@@ -33,14 +33,12 @@ LINE_EVERY = 10.0  # seconds between two status lines where there is no terminal
 _CONFIG = """\
 # The daemon of `driftd demo`. What is not said here is the default; `driftd config example` shows everything.
 sources:
-  - kind: http                 # events come by POST /v1/events
+  - kind: http        # events come by POST /v1/events
 web: {{port: {port}}}
 state: {{path: {home}/state}}
 models:
   - name: shelf-camera
     reference: {{path: {home}/reference}}
-    sampling: {{per_hour: 60}}
-labeling: {{kind: sqlite, path: {home}/labels.sqlite}}
 """
 
 

@@ -37,7 +37,7 @@ def report(out: Console, news: News, now: float) -> None:
     line = Text(f"  {time.strftime('%H:%M', time.gmtime(now))} ")
     line.append(f"{mark:>2} {news.turn.value:<9}", color).append(f"{quoted.check} on {about}", "bold")
     out.print(line)
-    if news.turn is Turn.OPENED:
+    if news.turn is Turn.OPENED and news.first:
         out.print(Text(f"           {quoted.text}"))
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from monitor.demo.acts import ACTS, CYCLE, SETTLE, Trouble, act_at, timeline
-from monitor.demo.diary import Diary, ModelStatus, OpenAlert, Status, Turn
+from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Status, Turn
 
 START = 1_000_000.0
 BEGINS = {act.trouble: start for start, act in timeline() if act.trouble is not Trouble.NONE}
@@ -83,19 +83,32 @@ def test_the_second_round_of_the_story_is_reckoned_apart() -> None:
     assert told[len(ACTS) + 1].well
 
 
-def test_news_are_grouped_by_check_and_tell_opening_from_resolving() -> None:
+def test_news_are_grouped_by_check() -> None:
     diary = Diary(START)
     a, b, c = alert(10.0), alert(10.0, column="contrast"), alert(10.0, check="missing", column="edge_energy")
-    assert [(n.turn, n.alerts) for n in diary.read(look(a, b, c))] == [(Turn.OPENED, (a, b)), (Turn.OPENED, (c,))]
+    assert diary.read(look(a, b, c)) == [News(Turn.OPENED, (a, b)), News(Turn.OPENED, (c,))]
     assert diary.read(look(a, b, c)) == []
-    assert [(n.turn, n.alerts) for n in diary.read(look(b))] == [(Turn.RESOLVED, (a,)), (Turn.RESOLVED, (c,))]
+    d = alert(30.0, column="row_1")
+    assert diary.read(look(a, b, c, d)) == [News(Turn.OPENED, (d,), first=False)]
 
 
-def test_an_alert_that_resolved_and_opened_again_between_two_looks_is_news() -> None:
+def test_a_check_is_over_when_all_of_its_alerts_are() -> None:
     diary = Diary(START)
-    diary.read(look(alert(10.0)))
-    again = alert(80.0)
-    assert [n.alerts for n in diary.read(look(again))] == [(again,)]
+    a, b = alert(10.0), alert(10.0, column="contrast")
+    diary.read(look(a, b))
+    assert diary.read(look(b)) == []
+    assert diary.read(look()) == [News(Turn.RESOLVED, (a, b))]
+    assert diary.read(look(alert(900.0))) == [News(Turn.OPENED, (alert(900.0),))]
+
+
+def test_a_column_that_comes_and_goes_is_told_once_but_held_against_the_calm() -> None:
+    diary = Diary(START)
+    steady = alert(10.0)
+    diary.read(look(steady, alert(10.0, column="row_1")))
+    diary.read(look(steady))
+    assert diary.read(look(steady, alert(80.0, column="row_1"))) == []
+    assert diary.read(look(steady, alert(200.0, column="row_1"))) == []  # resolved and opened between two looks
+    assert len(diary.acts(CYCLE)[0].unexpected) == 4
 
 
 def test_a_status_with_more_in_it_and_without_windows_is_read() -> None:
