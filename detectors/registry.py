@@ -60,7 +60,7 @@ def build(table: Mapping[str, type[T]], raw: Mapping[str, Any]) -> T:
     Uncertainty(measures=('entropy',))
     """
     options = dict(raw)
-    kind = str(options.pop("kind", ""))
+    kind = str(options.pop("kind", None) or "")
     part: Any = _imported(kind) if ":" in kind else table.get(kind)
     if part is None:
         given = f"unknown kind {kind!r}" if kind else "`kind` is missing"

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.core import keys_of
+from detectors.draw import Draw, sizes, uniforms
+from detectors.encode import decode, encode
+
+
+def drawn(ids: list[int], size: list[float], n: int, seed: int = 0) -> Draw:
+    draw = Draw(n=n, seed=seed)
+    draw.update(keys_of([str(i) for i in ids]), np.array(size, np.float64), lambda i: ids[i])
+    return draw
+
+
+def state(draw: Draw) -> tuple[Any, ...]:
+    return draw.n, draw.seen, draw.keys.tolist(), draw.sizes.tolist(), draw.ids.tolist(), draw.rows
+
+
+population = st.lists(
+    st.tuples(st.integers(0, 10**6), st.floats(0.05, 20)), max_size=40, unique_by=lambda row: row[0]
+).map(lambda rows: ([i for i, _ in rows], [s for _, s in rows]))
+
+
+@given(rows=population, cuts=st.lists(st.integers(0, 40), max_size=4), n=st.integers(1, 12), seed=st.integers(0, 99))
+def test_parts_merge_into_the_draw_of_the_whole(
+    rows: tuple[list[int], list[float]], cuts: list[int], n: int, seed: int
+) -> None:
+    ids, size = rows
+    edges = [0, *sorted(cuts), len(ids)]
+    parts = [drawn(ids[a:b], size[a:b], n, seed) for a, b in pairwise(edges)]
+    np.random.default_rng(seed).shuffle(parts)
+    merged = Draw(n=n, seed=seed)
+    for part in parts:
+        merged.merge(part)
+    assert state(merged) == state(drawn(ids, size, n, seed))
+
+
+@given(rows=population, cut=st.integers(0, 40), n=st.integers(1, 12))
+def test_rows_offered_batch_by_batch_give_the_same_draw(rows: tuple[list[int], list[float]], cut: int, n: int) -> None:
+    ids, size = rows
+    draw = drawn(ids[:cut], size[:cut], n)
+    draw.update(keys_of([str(i) for i in ids[cut:]]), np.array(size[cut:]), lambda i: ids[cut + i])
+    assert state(draw) == state(drawn(ids, size, n))
+
+
+@given(rows=population, n=st.integers(1, 12), fewer=st.integers(0, 12))
+def test_a_prefix_is_the_draw_of_a_smaller_budget(rows: tuple[list[int], list[float]], n: int, fewer: int) -> None:
+    fewer = min(fewer, n)
+    assert state(drawn(*rows, n).first(fewer)) == state(drawn(*rows, fewer))
+
+
+@given(rows=population, n=st.integers(1, 12))
+def test_a_row_offered_twice_is_held_once(rows: tuple[list[int], list[float]], n: int) -> None:
+    twice, once = drawn(*rows, n), drawn(*rows, n)
+    twice.merge(once)
+    assert state(twice)[2:] == state(once)[2:]
+    assert twice.seen == 2 * once.seen
+
+
+def test_survives_encoding() -> None:
+    draw = drawn(list(range(50)), [1.0] * 50, 8)
+    assert state(decode(encode(draw), Draw)) == state(draw)
+
+
+def test_draws_of_another_budget_or_seed_do_not_merge() -> None:
+    with pytest.raises(ValueError, match="seed 0 and 1"):
+        Draw(n=2, seed=0).merge(Draw(n=2, seed=1))
+    with pytest.raises(ValueError, match="n 2 and 3"):
+        Draw(n=2).merge(Draw(n=3))
+    with pytest.raises(ValueError, match="no first 3"):
+        Draw(n=2).first(3)
+
+
+def test_where_every_row_is_drawn_each_has_probability_one() -> None:
+    draw = drawn([1, 2, 3], [0.1, 5.0, 1.0], 3)
+    assert len(draw) == 3
+    assert draw.inclusion().tolist() == [1.0, 1.0, 1.0]
+    assert len(Draw(n=3).inclusion()) == 0
+
+
+def test_only_rows_that_enter_are_kept_in_full() -> None:
+    asked: list[int] = []
+    draw = Draw(n=4)
+    for start in range(0, 10_000, 100):
+        ids = keys_of([str(i) for i in range(start, start + 100)])
+        draw.update(ids, np.ones(100), lambda i: asked.append(i))  # noqa: PLW0108 - returns None on purpose
+    assert len(asked) < 5 * (1 + np.log(10_000))
+
+
+@pytest.mark.parametrize("prefix", [10, 25])
+def test_the_estimate_from_a_draw_is_unbiased(prefix: int) -> None:
+    """Horvitz-Thompson from 2,000 draws, sizes far from what is estimated; without weights it is off by a third."""
+    rng = np.random.default_rng(7)
+    margin = rng.beta(2, 1, 300)
+    wrong = (rng.random(300) < 0.8 * (1 - margin)).astype(float)
+    size = sizes(margin, float(np.mean((1 - margin) ** 2)))
+    ids = keys_of([f"event-{i}" for i in range(300)])
+    estimates, plain = [], []
+    for seed in range(2000):
+        draw = Draw(n=25, seed=seed)
+        draw.update(ids, size, lambda i: i)
+        draw = draw.first(prefix)
+        z = wrong[draw.rows[: len(draw)]]
+        estimates.append(float((z / draw.inclusion()).sum()))
+        plain.append(z.mean() * 300)
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - wrong.sum()) < 3 * error
+    assert np.mean(plain) > 1.3 * wrong.sum()
+
+
+def test_doubtful_rows_weigh_most_and_none_is_out_of_reach() -> None:
+    found = sizes(np.array([1.0, 0.8, 0.2, 0.0]), mean_square=0.1, floor=0.2)
+    assert found[0] == 0.2
+    assert (np.diff(found) > 0).all()
+
+
+def test_sizes_are_one_on_average_over_the_reference() -> None:
+    margin = np.random.default_rng(1).beta(3, 1, 5000)
+    assert sizes(margin, float(np.mean((1 - margin) ** 2))).mean() == pytest.approx(1.0)
+    assert sizes(margin, float(np.mean((1 - margin) ** 4)), floor=0.1, power=4).mean() == pytest.approx(1.0)
+
+
+def test_a_reference_never_in_doubt_draws_evenly() -> None:
+    assert sizes(np.array([0.1, np.nan]), 0.0).tolist() == [1.0, 1.0]
+    assert sizes(np.array([0.1, np.nan]), float("nan")).tolist() == [1.0, 1.0]
+
+
+def test_uniforms_are_uniform_and_independent_of_key_and_seed() -> None:
+    keys = keys_of([str(i) for i in range(20_000)])
+    first, second = uniforms(keys, 0), uniforms(keys, 1)
+    assert (first > 0).all()
+    assert (first < 1).all()
+    assert np.abs(np.histogram(first, 20, (0, 1))[0] - 1000).max() < 5 * np.sqrt(950)
+    for other in (second, keys.astype(np.float64)):
+        assert abs(np.corrcoef(first, other)[0, 1]) < 4 / np.sqrt(20_000)
+    assert uniforms(np.array([0, 2**64 - 1], np.uint64), 2**40).min() > 0
