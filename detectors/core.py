@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -47,10 +47,10 @@ class Role(StrEnum):
 class ColumnSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A declared or inferred column: its name, the kind of its values, where it comes from."""
 
-    name: str
-    kind: Kind
-    role: Role = Role.INPUT
-    size: int = 0  # length of a vector; 0 where it varies or does not apply
+    name: Annotated[str, msgspec.Meta(min_length=1, description="As events name it; nested inputs with dots.")]
+    kind: Annotated[Kind, msgspec.Meta(description="What its values are; any other value is counted as wrong.")]
+    role: Annotated[Role, msgspec.Meta(description="Where it comes from; metrics and texts name it.")] = Role.INPUT
+    size: Annotated[int, msgspec.Meta(ge=0, description="Length of a vector; 0 where it varies or does not apply.")] = 0
 
 
 @dataclass(slots=True)

@@ -13,15 +13,11 @@ import msgspec
 
 Seconds = Annotated[
     float,
-    msgspec.Meta(
-        extra={"unit": "seconds"}, extra_json_schema={"examples": ["10s", "1h30m"]}
-    ),
+    msgspec.Meta(extra={"unit": "seconds"}, extra_json_schema={"examples": ["10s", "1h30m"]}),
 ]
 Bytes = Annotated[
     int,
-    msgspec.Meta(
-        extra={"unit": "bytes"}, extra_json_schema={"examples": ["64MiB", "500kB"]}
-    ),
+    msgspec.Meta(extra={"unit": "bytes"}, extra_json_schema={"examples": ["64MiB", "500kB"]}),
 ]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -34,7 +30,7 @@ _BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
-_PART = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]+)")
+_PART = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]+)")
 
 
 def parse_seconds(text: str) -> float:
@@ -54,9 +50,7 @@ def parse_seconds(text: str) -> float:
         total += float(part[1]) * _SECONDS[part[2]]
         at = part.end()
     if not trimmed or at < len(trimmed):
-        raise ValueError(
-            f"{text!r} is no duration; write for example 500ms, 10s, 5m, 1h30m or 7d"
-        )
+        raise ValueError(f"{text!r} is no duration; write for example 500ms, 10s, 5m, 1h30m or 7d")
     return total
 
 
@@ -70,17 +64,15 @@ def parse_bytes(text: str) -> int:
         return 0
     part = _PART.fullmatch(text.strip())
     if part is None or part[2] not in _BYTES:
-        raise ValueError(
-            f"{text!r} is no size; write for example 512B, 10kB, 64MiB or 1GiB"
-        )
+        raise ValueError(f"{text!r} is no size; write for example 512B, 10kB, 64MiB or 1GiB")
     return round(float(part[1]) * _BYTES[part[2]])
 
 
 def seconds_text(seconds: float) -> str:
     """The shortest way to write a duration; `parse_seconds` reads it back.
 
-    >>> seconds_text(5400), seconds_text(0.5), seconds_text(10), seconds_text(0)
-    ('90m', '500ms', '10s', '0s')
+    >>> seconds_text(5400), seconds_text(0.5), seconds_text(1.25), seconds_text(0)
+    ('90m', '500ms', '1.25s', '0s')
     """
     if not seconds:
         return "0s"
@@ -88,7 +80,8 @@ def seconds_text(seconds: float) -> str:
         count = seconds / _SECONDS[unit]
         if count == int(count):
             return f"{int(count)}{unit}"
-    return f"{seconds * 1000:g}ms"
+    number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1000, "ms")
+    return f"{number:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def bytes_text(size: int) -> str:

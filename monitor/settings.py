@@ -31,6 +31,7 @@ DEPTH = 40
 _SUBSTITUTE = re.compile(r"\$(\$\{)|\$\{(file:)?([^}:]*)(?::-([^}]*))?\}")
 _SECRET_KEY = re.compile(r"password|secret|token", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
+_UNTOLD = 2**53  # a limit as large as this says no more than "a whole number"
 _BAD: Final = object()
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _RESOLVER = yaml.resolver.Resolver()
@@ -110,17 +111,31 @@ def resolve(entry: Any) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def inline(kind: inspect.StructType) -> inspect.Field | None:
+    """The field of a struct whose keys stand beside the struct's own, if there is one."""
+    for field in kind.fields:
+        if isinstance(field.type, inspect.Metadata) and (field.type.extra or {}).get("inline"):
+            return field
+    return None
+
+
 def unit_of(kind: inspect.Type) -> str:
     """The unit of a duration or size ("seconds", "bytes"), or nothing."""
-    return str((kind.extra or {}).get("unit", "")) if isinstance(kind, inspect.Metadata) else ""
+    match kind:
+        case inspect.Metadata(extra={"unit": str(unit)}):
+            return unit
+        case inspect.Metadata(type=inner):
+            return unit_of(inner)
+        case inspect.UnionType(types=[inner, inspect.NoneType()] | [inspect.NoneType(), inner]):
+            return unit_of(inner)
+    return ""
 
 
 def bounds(kind: inspect.Type, write: Callable[[float], str] = "{:g}".format) -> list[str]:
     """The limits of a number, text or list, in words."""
     words = {"gt": "over", "ge": "at least", "lt": "under", "le": "at most"}
-    found = [
-        f"{word} {write(limit)}" for name, word in words.items() if (limit := getattr(kind, name, None)) is not None
-    ]
+    told = {word: limit for name, word in words.items() if (limit := getattr(kind, name, None)) is not None}
+    found = [f"{word} {write(limit)}" for word, limit in told.items() if abs(limit) < _UNTOLD]
     found += [
         f"{word} {limit} long"
         for name, word in (("min_length", "at least"), ("max_length", "at most"))
@@ -142,9 +157,9 @@ _MAP = "tag:yaml.org,2002:map"
 
 
 def _struct(cls: Any) -> inspect.StructType:
-    kind = inspect.type_info(cls)
+    kind = inspect.type_info(cls) if isinstance(cls, type) else None
     if not isinstance(kind, inspect.StructType):
-        raise TypeError(f"{cls!r} is no msgspec.Struct, so it has no options that YAML could give")
+        raise TypeError("it is no msgspec.Struct, whose fields would be its options")
     return kind
 
 
@@ -173,10 +188,10 @@ class _Reader:
     def read(self, kind: inspect.Type, node: Node, path: str, depth: int) -> Any:
         self._enter(path, depth)
         if isinstance(kind, inspect.Metadata):
-            unit = unit_of(kind)
-            if unit:
-                return self._quantity(kind.type, unit, node, path)
-            if "table" not in (kind.extra or {}):
+            extra = kind.extra or {}
+            if "unit" in extra:
+                return self._quantity(kind.type, extra["unit"], node, path)
+            if "table" not in extra:
                 return self.read(kind.type, node, path, depth)
             return self._tagged(kinds(kind) or {}, node, path, depth)
         if isinstance(kind, inspect.UnionType):
@@ -245,7 +260,7 @@ class _Reader:
             try:
                 return self._struct(_struct(resolve(name)), body, path, depth)
             except (ImportError, AttributeError, TypeError, ValueError) as error:
-                return self._refuse(f"{path}.kind", node, f"cannot import {name}: {error}")
+                return self._refuse(f"{path}.kind", node, f"cannot take {name}: {error}")
         self.problems.append(f"{path}.kind{_line(node)}: {name!r} is no kind; {_nearest(name, table)}")
         return _BAD
 
@@ -254,7 +269,15 @@ class _Reader:
             return self._refuse(path, node, f"allowed: a mapping of {', '.join(f.encode_name for f in kind.fields)}")
         fields = {field.encode_name: field for field in kind.fields}
         given: dict[str, Any] = {}
-        for key, value in node.value:
+        pairs = node.value
+        inlined = inline(kind)
+        if inlined is not None:  # the keys that are not ours are those of the part beside which ours stand
+            del fields[inlined.encode_name]
+            beside = [pair for pair in pairs if pair[0].value not in fields]
+            pairs = [pair for pair in pairs if pair[0].value in fields]
+            body = MappingNode(_MAP, beside, node.start_mark, node.end_mark)
+            given[inlined.name] = self.read(inlined.type, body, path, depth)
+        for key, value in pairs:
             name = key.value if isinstance(key, ScalarNode) else "?"
             if name not in fields:
                 self.problems.append(f"{path}.{name}{_line(key)}: no such key; {_nearest(name, fields)}")
@@ -338,10 +361,6 @@ class _Reader:
         return self._refuse(path, node, "; ".join(lacking)) if lacking else text
 
     def _quantity(self, kind: inspect.Type, unit: str, node: Node, path: str) -> Any:
-        if isinstance(kind, inspect.UnionType):
-            if _is_null(node):
-                return None
-            kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
         text = self._text(node, path)
         if text is _BAD:
             return _BAD
@@ -473,9 +492,9 @@ def type_text(kind: inspect.Type) -> str:
         case inspect.StructType():
             return "a mapping"
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-            return "a list of " + type_text(item).removeprefix("a ")
+            return "a list of " + _several(type_text(item))
         case inspect.DictType(value_type=value):
-            return "a mapping of names to " + type_text(value).removeprefix("a ")
+            return "a mapping of names to " + _several(type_text(value))
         case inspect.EnumType(cls=cls):
             return "one of " + ", ".join(str(member.value) for member in cls)
         case inspect.LiteralType(values=values):
@@ -483,6 +502,18 @@ def type_text(kind: inspect.Type) -> str:
     return ", ".join([_PLAIN_TYPES.get(type(kind), "anything"), *bounds(kind)])
 
 
+def _several(one: str) -> str:
+    """The plural.
+
+    >>> _several("a text, at least 1 long"), _several("one of a, b")
+    ('texts, at least 1 long', 'any of a, b')
+    """
+    if one.startswith("one of"):
+        return "any" + one.removeprefix("one")
+    noun, comma, rest = one.removeprefix("a ").partition(",")
+    return f"{noun}s{comma}{rest}"
+
+
 __all__ = [
-    "Refused", "Secret", "bounds", "description", "kinds", "read", "resolve", "type_text", "unit_of",
+    "Refused", "Secret", "bounds", "description", "inline", "kinds", "read", "resolve", "type_text", "unit_of",
 ]  # fmt: skip
