@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.services.install import RECIPES, InstallFailed, install
+from tests.services import kafka, mongo, prometheus, toxiproxy
+from tests.services.install import InstallFailed, install
 
 if __name__ == "__main__":
+    recipes = {recipe.name: recipe for recipe in (kafka.RECIPE, mongo.RECIPE, prometheus.RECIPE, toxiproxy.RECIPE)}
     parser = argparse.ArgumentParser(prog="python -m tests.services")
     parser.add_argument("command", choices=["install"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(RECIPES)}; all when left out")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(recipes)}; all when left out")
     chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(recipes):
+        parser.error(f"no such server: {', '.join(sorted(unknown))}")
     try:
-        install(chosen.names)
+        install([recipes[name] for name in chosen.names or recipes])
     except InstallFailed as error:
         sys.exit(f"\n{error}")

@@ -13,12 +13,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.services.install import absent
+from tests.services.install import Recipe
+from tests.services.kafka import RECIPE as KAFKA
 from tests.services.kafka import Kafka, SecureKafka
+from tests.services.mongo import RECIPE as MONGO
 from tests.services.mongo import Mongo
 from tests.services.process import Server
+from tests.services.prometheus import RECIPE as PROMETHEUS
 from tests.services.prometheus import Alertmanager, Prometheus
 from tests.services.s3 import S3
+from tests.services.toxiproxy import RECIPE as TOXIPROXY
 from tests.services.toxiproxy import Proxy, Toxiproxy
 from tests.services.web import Receiver
 
@@ -40,9 +44,9 @@ def pytest_runtest_setup() -> None:
         server.start()
 
 
-def require(name: str) -> None:
-    """Go on if the server `name` can be started; else skip the test, or fail it where servers are required."""
-    reason = absent(name)
+def require(recipe: Recipe) -> None:
+    """Go on if the server is installed; else skip the test, or fail it where servers are required."""
+    reason = recipe.absent()
     if reason is None:
         return
     if os.environ.get("DRIFTD_REQUIRE_SERVICES") == "1":
@@ -61,35 +65,34 @@ def _share(server: S) -> Iterator[S]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """The session's broker, plaintext; tests keep out of each other's way by topics of their own."""
-    require("kafka")
+    require(KAFKA)
     yield from _share(Kafka(tmp_path_factory.mktemp("kafka")))
 
 
 @pytest.fixture(scope="session")
 def kafka_secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     """A second broker, which asks for certificates, passwords and grants."""
-    require("kafka")
+    require(KAFKA)
     yield from _share(SecureKafka(tmp_path_factory.mktemp("kafka_secure")))
 
 
 @pytest.fixture(scope="session")
 def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongo]:
     """The session's MongoDB wire server; tests take databases of their own."""
-    require("mongo")
+    require(MONGO)
     yield from _share(Mongo(tmp_path_factory.mktemp("mongo")))
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """The session's S3 server; tests take buckets of their own."""
-    require("s3")
     yield from _share(S3(tmp_path_factory.mktemp("s3")))
 
 
 @pytest.fixture(scope="session")
 def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     """The session's fault injector."""
-    require("toxiproxy")
+    require(TOXIPROXY)
     yield from _share(Toxiproxy(tmp_path_factory.mktemp("toxiproxy")))
 
 
@@ -111,7 +114,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def alertmanager(tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
     """An empty Alertmanager of this test's own which tells `receiver`."""
-    require("prometheus")
+    require(PROMETHEUS)
     with Alertmanager(_directory(tmp_path, "alertmanager"), receiver.url) as server:
         yield server
 
@@ -119,7 +122,7 @@ def alertmanager(tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
     """Start a Prometheus with the arguments of its class but the directory; stopped when the test ends."""
-    require("prometheus")
+    require(PROMETHEUS)
     started: list[Prometheus] = []
 
     def start(targets: Sequence[str], **options: Any) -> Prometheus:

@@ -11,8 +11,17 @@ from pathlib import Path
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from tests.services.install import home, java
+from tests.services.install import ASSETS, JDK, Recipe, fetch_jars, java, run
 from tests.services.process import Server, free_port
+
+
+def _build() -> None:
+    lib = RECIPE.home / "lib"
+    fetch_jars("mongo-pom.xml", lib)
+    run(["javac", "-cp", f"{lib}/*", "-d", RECIPE.home / "classes", ASSETS / "MongoWire.java"])
+
+
+RECIPE = Recipe("mongo", "1.47.0", _build, JDK, ["mongo-pom.xml", "MongoWire.java"])
 
 
 class Mongo(Server):
@@ -21,7 +30,8 @@ class Mongo(Server):
     def __init__(self, directory: Path) -> None:
         port = free_port()
         self.url = f"mongodb://127.0.0.1:{port}"
-        command = [*java("mongo", "256m", str(home("mongo") / "classes")), "MongoWire", str(port), "data.h2"]
+        jvm = java("256m", RECIPE.home / "lib", RECIPE.home / "classes")
+        command = [*jvm, "MongoWire", str(port), "data.h2"]
         super().__init__("mongo", command, directory=directory, ready=self._serves)
 
     def _serves(self) -> bool:

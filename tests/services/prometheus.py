@@ -10,11 +10,27 @@ from urllib.parse import urlencode
 
 import yaml
 
-from tests.services.install import home
+from tests.services.install import InstallFailed, Recipe, run
 from tests.services.process import Server, free_port, wait_until
 from tests.services.web import ask
 
-_BIN = home("prometheus") / "usr/bin"
+
+def _build() -> None:
+    """Debian's packages, unpacked rather than installed: no service is started and nothing outside is touched."""
+    home = RECIPE.home
+    download = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "prometheus", "prometheus-alertmanager"]
+    try:
+        run(download, home)
+    except InstallFailed:  # a fresh machine knows no packages yet
+        run(["apt-get", "-q", "update"])
+        run(download, home)
+    for package in home.glob("*.deb"):
+        run(["dpkg-deb", "-x", package, home])
+        package.unlink()
+
+
+RECIPE = Recipe("prometheus", "2.42", _build, {"apt-get": "apt", "dpkg-deb": "dpkg"})
+_BIN = RECIPE.home / "usr/bin"
 PROMTOOL = _BIN / "promtool"
 AMTOOL = _BIN / "amtool"
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from pymongo import MongoClient
 
 from tests.services.fixtures import require
-from tests.services.install import RECIPES
+from tests.services.install import InstallFailed, Recipe, run
 from tests.services.kafka import Kafka, SecureKafka
 from tests.services.mongo import Mongo
 from tests.services.process import Server, ServerFailed
@@ -172,17 +172,36 @@ def test_receiver_answers_as_told_then_with_200(receiver: Receiver) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", RECIPES)
 def test_an_absent_server_skips_by_name_and_fails_where_required(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.services.install.HOME", tmp_path)
+    recipe = Recipe("teapot", "1.0", lambda: None, tools={})
     monkeypatch.delenv("DRIFTD_REQUIRE_SERVICES", raising=False)
-    with pytest.raises(pytest.skip.Exception, match=f"{name} .* is not installed: make services"):
-        require(name)
+    with pytest.raises(pytest.skip.Exception, match=r"teapot 1\.0 is not installed: make services"):
+        require(recipe)
     monkeypatch.setenv("DRIFTD_REQUIRE_SERVICES", "1")
-    with pytest.raises(pytest.fail.Exception, match=f"{name} .* is not installed: make services"):
-        require(name)
+    with pytest.raises(pytest.fail.Exception, match=r"teapot 1\.0 is not installed: make services"):
+        require(recipe)
+    assert recipe.install()
+    require(recipe)
+    assert not recipe.install()
+
+
+def test_a_changed_recipe_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.services.install.HOME", tmp_path)
+    assert Recipe("teapot", "1.0", lambda: None, tools={}).install()
+    assert Recipe("teapot", "1.1", lambda: None, tools={}).absent() is not None
+
+
+def test_a_failed_build_says_what_the_tool_said_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.services.install.HOME", tmp_path)
+    recipe = Recipe("teapot", "1.0", lambda: run(["ls", "/no/such/kettle"]), tools={})
+    with pytest.raises(InstallFailed, match="/no/such/kettle"):
+        recipe.install()
+    assert recipe.absent() is not None
 
 
 def test_a_server_that_ends_by_itself_shows_the_end_of_its_log(tmp_path: Path) -> None:

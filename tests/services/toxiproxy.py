@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tests.services.install import home
+from tests.services.install import ASSETS, Recipe, run
 from tests.services.process import Server, free_port
 from tests.services.web import ask
+
+
+def _build() -> None:
+    # go.sum pins every module by digest; the default -mod=readonly keeps the build from changing it.
+    package = "github.com/Shopify/toxiproxy/v2/cmd/server"
+    run(["go", "build", "-trimpath", "-ldflags=-s -w", "-o", RECIPE.home / "toxiproxy", package], ASSETS / "toxiproxy")
+
+
+_SOURCES = ["toxiproxy/go.mod", "toxiproxy/go.sum", "toxiproxy/tools.go"]
+RECIPE = Recipe("toxiproxy", "2.5.0", _build, {"go": "golang-go"}, _SOURCES)
 
 
 class Toxiproxy(Server):
@@ -18,7 +28,7 @@ class Toxiproxy(Server):
         self.url = f"http://127.0.0.1:{port}"
         super().__init__(
             "toxiproxy",
-            [home("toxiproxy") / "toxiproxy", "-host", "127.0.0.1", "-port", str(port)],
+            [RECIPE.home / "toxiproxy", "-host", "127.0.0.1", "-port", str(port)],
             directory=directory,
             ready=lambda: bool(ask(f"{self.url}/version")),
         )
