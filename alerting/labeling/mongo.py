@@ -59,6 +59,7 @@ class MongoLabelQueue:
         self._tasks = database[options.tasks]
         self._batches = database[options.batches]
         self._indexed = False
+        self._released = float("-inf")
 
     def put(self, tasks: Sequence[LabelTask], batch: LabelBatch) -> int:
         documents = [document(bounded(task)) for task in tasks]
@@ -123,7 +124,10 @@ class MongoLabelQueue:
             self._indexed = True
 
     def _release(self, now: float) -> None:
-        """Leases that ran out: back to the queue, or given up."""
+        """Leases that ran out: back to the queue, or given up. At most once a second: it may read every lease."""
+        if abs(now - self._released) < 1.0:
+            return
+        self._released = now
         over: dict[str, Any] = {"Labeling status": LabelingStatus.LEASED.value, "lease.until": {"$lte": now}}
         for attempts, status in (
             ({"$gte": ATTEMPTS}, LabelingStatus.UNCLEAR),
@@ -156,10 +160,10 @@ def _insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str
     try:
         return len(collection.insert_many(documents, ordered=False).inserted_ids)
     except BulkWriteError as error:
-        others = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE]
-        if others or error.details.get("writeConcernErrors"):
+        errors = error.details["writeErrors"]
+        if any(e["code"] != _DUPLICATE for e in errors) or error.details["writeConcernErrors"]:
             raise
-        return int(error.details["nInserted"])
+        return len(documents) - len(errors)  # not `nInserted`, which mongo-java-server gets wrong
 
 
 @contextmanager
@@ -173,7 +177,7 @@ def _told() -> Iterator[None]:
         raise QueueError(words, retry=not refused) from error
     except OperationFailure as error:
         raise QueueError(f"MongoDB refuses: {(error.details or {}).get('errmsg', error.code)}") from error
-    except ConfigurationError as error:
+    except (ConfigurationError, ValueError) as error:  # a wrong port, for one, is a ValueError
         raise QueueError("the MongoDB connection string, or the version of the server, does not fit") from error
     except PyMongoError as error:
         raise QueueError(f"MongoDB cannot be reached: {type(error).__name__}") from error

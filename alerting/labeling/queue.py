@@ -196,7 +196,8 @@ class LabelQueue(Protocol):
     def claim(self, labeler: str, now: float, lease_seconds: float) -> LabelTask | None:
         """The next task, leased to this labeler: by priority, then age of the draw, then rank.
 
-        Never one that the labeler skipped. A task whose lease ran out is free again. None when nothing is ready.
+        Never one that the labeler skipped. A task whose lease ran out is free again within a second. None when
+        nothing is ready.
         """
 
     def submit(self, task_id: str, token: str, label: Value, by: str, now: float) -> Outcome:
@@ -258,7 +259,7 @@ def bounded(task: LabelTask) -> LabelTask:
 
     Kept are the 100 highest class scores, 200 characters of a class name and 4,000 of any other text.
     """
-    scores = sorted(task.prediction.scores, key=lambda s: -math.inf if _finite(s.value) is None else -(s.value or 0.0))
+    scores = sorted(task.prediction.scores, key=lambda s: math.inf if _finite(s.value) is None else -(s.value or 0.0))
     return replace(
         task,
         dataset=_cut(task.dataset),
