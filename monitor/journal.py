@@ -46,7 +46,7 @@ class Journal:
         self._suspect: _Note | None = None
         data = os.read(self._file, 4096)
         try:
-            note = msgspec.msgpack.decode(data.rstrip(b"\0"), type=_Note) if data else None
+            note = msgspec.msgpack.decode(data[2 : 2 + int.from_bytes(data[:2], "big")], type=_Note) if data else None
         except msgspec.MsgspecError:
             note = None  # died while writing the note: no record was at work yet
         if note is not None and (note.at_work or note.strikes):
@@ -86,7 +86,7 @@ class Journal:
         if not note.at_work and self._suspect is note:
             note = msgspec.structs.replace(note, at_work=False)
         data = msgspec.msgpack.encode(note)
-        os.pwrite(self._file, data.ljust(1024, b"\0"), 0)
+        os.pwrite(self._file, len(data).to_bytes(2, "big") + data, 0)
 
     def close(self) -> None:
         os.close(self._file)
