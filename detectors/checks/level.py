@@ -38,7 +38,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             "reference's mean; `absolute`: the column's own unit."
         ),
     ] = "deviations"
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 30
 
@@ -89,7 +89,7 @@ class Quantile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
         float, msgspec.Meta(ge=1, description="Found when the quantile is over this many times the old.")
     ] = 1.5
     q: Annotated[float, msgspec.Meta(gt=0, lt=1, description="Which quantile.")] = 0.95
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
 

@@ -58,7 +58,7 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """
 
     limit: Rise = 0.02
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 20
 
@@ -114,7 +114,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     limit: Annotated[
         float, msgspec.Meta(ge=0, le=1, description="Found when over this share of the rows lost or won the column.")
     ] = 0.5
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 5
 
@@ -147,7 +147,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """
 
     limit: Rise = 0.01
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 20
 
@@ -185,7 +185,7 @@ class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     """
 
     limit: Rise = 0.005
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 20
 
@@ -220,7 +220,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     Blind to a column stuck in some rows only.
     """
 
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 20
 

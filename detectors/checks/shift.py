@@ -48,25 +48,21 @@ Limit = Annotated[float, msgspec.Meta(ge=0, description="Found when the distance
 
 
 class _Groups(NamedTuple):
-    """Two tables of counts, float64 (columns, groups), the pool of thin groups last; 0 where a column has no group."""
+    """Counts in the groups of chosen columns, now and before, one above the other."""
 
-    now: Floats
-    was: Floats
-    rare: Mask  # columns of two groups of which the last is thin
+    counts: Floats  # (2, columns, groups), the pool of thin groups last; 0 where a column has no group
+    rows: Floats  # (2, columns), at least 1
+    used: Mask  # (columns, groups)
+    freedom: Ints  # groups in use less 1 (columns,)
+    rare: Mask  # columns of two groups of which the last is thin (columns,)
 
-    @property
-    def used(self) -> Mask:
-        return (self.now + self.was) > 0
-
-    def shares(self) -> tuple[Floats, Floats]:
-        """Shares now and before, each group half a row richer, so none is 0 (columns, groups)."""
-        now, was = (np.where(self.used, table + 0.5, 0.0) for table in (self.now, self.was))
-        return now / np.maximum(now.sum(axis=1, keepdims=True), 1), was / np.maximum(was.sum(axis=1, keepdims=True), 1)
+    def shares(self) -> Floats:
+        """Shares, each group half a row richer, so that none in use is 0 (2, columns, groups)."""
+        return np.asarray((self.counts + 0.5 * self.used) / (self.rows + 0.5 * (self.freedom + 1))[..., None])
 
     def noise(self) -> Floats:
         """What the sum of (p - q)^2 / q is on average where nothing changed (columns,)."""
-        n, m = (np.maximum(table.sum(axis=1), 1) for table in (self.now, self.was))
-        return np.asarray((self.used.sum(axis=1) - 1) * (1 / n + 1 / m))
+        return np.asarray(self.freedom * (1 / self.rows).sum(axis=0))
 
     def p_value(self) -> Floats:
         """Chi-square test of equal shares (Pearson 1900); NaN for a lone group.
@@ -74,49 +70,52 @@ class _Groups(NamedTuple):
         Where the only other group expects under five rows the chi-square law does not hold; then the binomial chance of
         as many rows in it, at the largest share that the reference still speaks for.
         """
-        n, m = (np.maximum(table.sum(axis=1, keepdims=True), 1) for table in (self.now, self.was))
-        apart = np.sqrt(m / n) * self.now - np.sqrt(n / m) * self.was
-        statistic = (apart**2 / np.maximum(self.now + self.was, 1)).sum(axis=1)
-        p = chi_square_tail(statistic, np.maximum(self.used.sum(axis=1) - 1, 0))
-        hits, before = (table[:, -1].astype(np.int64) for table in (self.now, self.was))
-        exact = binomial_tail(hits, n[:, 0].astype(np.int64), upper_share(before, m[:, 0].astype(np.int64)))
-        return np.where(self.rare, exact, p)
+        (now, was), (rows, rows_before) = self.counts, self.rows
+        ratio = np.sqrt(rows_before / rows)[:, None]
+        apart = ratio * now - was / ratio
+        p = chi_square_tail((apart * apart / np.maximum(now + was, 1)).sum(axis=1), self.freedom)
+        if self.rare.any():
+            counts = (now[:, -1], rows, was[:, -1], rows_before)
+            hits, drawn, before, drawn_before = (count[self.rare].astype(np.int64) for count in counts)
+            p[self.rare] = binomial_tail(hits, drawn, upper_share(before, drawn_before))
+        return p
 
 
-def _gathered(now: Ints, was: Ints) -> tuple[Ints, Ints]:
-    """Cells of numbers (columns, CELLS) gathered to GROUPS of like share in the reference, one per 20 rows at most.
+def _gathered(cells: Ints) -> Floats:
+    """Cells of numbers (2, columns, CELLS) gathered to GROUPS of like share in the reference, one per 20 rows at most.
 
     Values outside the reference's range fall to its first and last group.
     """
-    total = np.maximum(was.sum(axis=1, keepdims=True), 1)
-    middle = (np.cumsum(was, axis=1) - was / 2) / total
-    groups = np.clip(np.minimum(now.sum(axis=1, keepdims=True), total) // 20, 2, GROUPS)
-    group = np.minimum((middle * groups).astype(np.int64), groups - 1) + GROUPS * np.arange(len(now))[:, None]
-    size = GROUPS * len(now)
-    gathered = [np.bincount(group.ravel(), t.ravel(), size).reshape(len(now), GROUPS) for t in (now, was)]
-    return gathered[0].astype(np.int64), gathered[1].astype(np.int64)
+    columns = cells.shape[1]
+    reached = np.cumsum(cells[1], axis=1)
+    rows = np.minimum(cells[0].sum(axis=1), reached[:, -1])
+    groups = np.clip(rows // 20, 2, GROUPS)[:, None]
+    middle = (reached - cells[1] / 2) / np.maximum(reached[:, -1:], 1)
+    group = np.minimum((middle * groups).astype(np.int64), groups - 1) + GROUPS * np.arange(columns)[:, None]
+    size = GROUPS * columns
+    gathered = [np.bincount(group.ravel(), table.ravel(), size).reshape(columns, GROUPS) for table in cells]
+    return np.stack(gathered)
 
 
-def _pooled(now: Ints, was: Ints) -> _Groups:
-    """Groups that expect under five rows in the smaller of the samples become one, last; if that is still thin, it
-    joins the thinnest of the others, unless there is but one other."""
-    rows = np.arange(len(now))
-    smaller = np.minimum(now.sum(axis=1), was.sum(axis=1))
-    expected = was * (smaller / np.maximum(was.sum(axis=1), 1))[:, None]
+def _pooled(counts: Floats | Ints) -> _Groups:
+    """Groups (2, columns, groups) that expect under five rows in the smaller sample become one, put last.
+
+    If that is still thin it joins the thinnest of the others, unless there is but one other.
+    """
+    columns, groups = np.arange(counts.shape[1]), counts.shape[2]
+    rows = np.maximum(counts.sum(axis=2), 1.0)
+    expected = counts[1] * (np.minimum(rows[0], rows[1]) / rows[1])[:, None]
     thin = expected < EXPECTED
-    rest, rest_before = (np.where(thin, table, 0).sum(axis=1) for table in (now, was))
-    scarce = np.where(thin, expected, 0.0).sum(axis=1) < EXPECTED
-    lone = (~thin).sum(axis=1) < 2
+    scarce = (expected * thin).sum(axis=1) < EXPECTED
+    lone = thin.sum(axis=1) > groups - 2
     joins = scarce & ~lone
-    thinnest = np.where(thin, np.inf, expected).argmin(axis=1) if now.shape[1] else rows
-    tables = []
-    for table, pool in ((now, rest), (was, rest_before)):
-        out = np.zeros((len(now), now.shape[1] + 1))
-        out[:, :-1] = np.where(thin, 0, table)
-        out[rows, thinnest] += np.where(joins, pool, 0)
-        out[:, -1] = np.where(joins, 0, pool)
-        tables.append(out)
-    return _Groups(tables[0], tables[1], scarce & lone)
+    pool = (counts * thin).sum(axis=2)
+    kept = np.zeros((2, columns.size, groups + 1))
+    kept[..., :-1] = counts * ~thin
+    kept[:, columns, np.where(thin, np.inf, expected).argmin(axis=1)] += pool * joins
+    kept[..., -1] = pool * ~joins
+    used = np.asarray(kept.any(axis=0))
+    return _Groups(kept, rows, used, np.maximum(used.sum(axis=1) - 1, 0), scarce & lone)
 
 
 class _Pair(NamedTuple):
@@ -146,12 +145,12 @@ class _Pair(NamedTuple):
             self.current.layout, int(c[0]), word_table(self.current, c)[0], word_table(self.reference, c)[0]
         )
 
-    def groups(self) -> Sequence[_Groups]:
+    def groups(self) -> tuple[_Groups, _Groups]:
         """Of the numbers, and of the categories."""
         both = (self.current, self.reference)
-        cells = [profile.cells[self.numbers] for profile in both]
-        words = [word_table(profile, self.categories) for profile in both]
-        return _pooled(*_gathered(cells[0], cells[1])), _pooled(words[0], words[1])
+        cells = np.stack([profile.cells[self.numbers] for profile in both])
+        words = np.stack([word_table(profile, self.categories) for profile in both])
+        return _pooled(_gathered(cells)), _pooled(words)
 
     def measured(self, distance: Callable[[_Groups], Floats]) -> Measured:
         groups = self.groups()
@@ -170,24 +169,21 @@ def _pair(current: Profile, reference: Profile, columns: Sequence[str]) -> _Pair
 
 def _psi(groups: _Groups) -> Floats:
     now, was = groups.shares()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(groups.used, (now - was) * np.log(now / was), 0.0)
-    return np.asarray(np.maximum(terms.sum(axis=1) - groups.noise(), 0.0))
+    logs = np.log(np.divide(now, was, out=np.ones_like(now), where=groups.used))
+    return np.asarray(np.maximum(((now - was) * logs).sum(axis=1) - groups.noise(), 0.0))
 
 
 def _jensen_shannon(groups: _Groups) -> Floats:
     shares = groups.shares()
-    middle = (shares[0] + shares[1]) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nats = sum(np.where(groups.used, s * np.log(s / middle), 0.0).sum(axis=1) for s in shares) / 2
+    over = np.divide(2 * shares, shares.sum(axis=0), out=np.ones_like(shares), where=groups.used)
+    nats = (shares * np.log(over)).sum(axis=(0, 2)) / 2
     return np.asarray(np.sqrt(np.maximum(nats - groups.noise() / 8, 0.0) / np.log(2)))
 
 
 def _cohen(groups: _Groups) -> Floats:
     now, was = groups.shares()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.where(groups.used, (now - was) ** 2 / was, 0.0).sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(square - groups.noise(), 0.0)))
+    terms = np.divide((now - was) ** 2, was, out=np.zeros_like(now), where=groups.used)
+    return np.asarray(np.sqrt(np.maximum(terms.sum(axis=1) - groups.noise(), 0.0)))
 
 
 class Psi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="psi"):
@@ -198,7 +194,7 @@ class Psi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """
 
     limit: Limit = 0.1
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
 
@@ -216,7 +212,7 @@ class JensenShannon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     """
 
     limit: Limit = 0.1
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
 
@@ -234,7 +230,7 @@ class ChiSquare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     """
 
     limit: Limit = 0.15
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
     numbers: Annotated[
@@ -270,7 +266,7 @@ class Ks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kin
     """
 
     limit: Limit = 0.1
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
 
@@ -307,7 +303,7 @@ class Wasserstein(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     """
 
     limit: Limit = 0.2
-    alpha: Alpha = 0.001
+    alpha: Alpha = 0.0001
     correction: Over = "holm"
     min_rows: MinRows = 100
 
@@ -317,8 +313,8 @@ class Wasserstein(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         gaps, p_value = _gaps(pair)
         f = pair.numbers
         with np.errstate(invalid="ignore"):  # cells that the layout does not use lie at inf
-            between = np.diff(_places(current, reference, f), axis=1)
-        area = np.where(np.isfinite(between), np.abs(gaps[:, :-1]) * between, 0.0).sum(axis=1)
+            areas = np.abs(gaps[:, :-1]) * np.diff(_places(current, reference, f), axis=1)
+        area = np.where(np.isfinite(areas), areas, 0.0).sum(axis=1)
         deviation = np.sqrt(reference.variance[f])
         with np.errstate(divide="ignore", invalid="ignore"):
             score = np.maximum(area, np.abs(current.mean[f] - reference.mean[f])) / deviation

@@ -1,0 +1,42 @@
+"""Profiles from plain values, for the tests of the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from detectors.core import Batch, Column, Floats, category, from_columns, number
+from detectors.profile import Profile, lay_out
+
+Values = Floats | Sequence[float] | Sequence[str | None] | Column
+
+
+def rows(columns: Mapping[str, Values]) -> Batch:
+    """A batch: numbers from numbers, categories from words."""
+    return from_columns({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: Values) -> Column:
+    if isinstance(values, Column):
+        return values
+    if isinstance(values, np.ndarray):
+        return number(values)
+    if all(value is None or isinstance(value, str) for value in values):
+        return category([value if isinstance(value, str) else None for value in values])
+    return number([float(value) for value in values if not isinstance(value, str) and value is not None])
+
+
+def reference(columns: Mapping[str, Values]) -> Profile:
+    """The profile of rows on the layout that they ask for."""
+    batch = rows(columns)
+    profile = Profile(lay_out(batch), 2_000)
+    profile.update(batch)
+    return profile
+
+
+def window(on: Profile, columns: Mapping[str, Values]) -> Profile:
+    """The profile of rows on another profile's layout."""
+    profile = Profile(on.layout)
+    profile.update(rows(columns))
+    return profile
