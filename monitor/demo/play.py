@@ -6,6 +6,7 @@ Each is a process of its own. What is shown comes from the daemon's `/status`, n
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
 import signal
 import socket
@@ -102,9 +103,12 @@ class Child:
         self._log = home / f"{name.replace(' ', '-')}.log"
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches us alone, and we stop the parts in their order.
+            # One thread of arithmetic: on two cores more would only fight, and the last bit of a sum would depend on it.
             self._process = subprocess.Popen(  # noqa: S603  # our own modules
-                [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
 
     def ended(self) -> bool:
         """Whether it ended well; Failed when it ended in any other way."""
