@@ -47,7 +47,7 @@ class Fsync(StrEnum):
 
 
 class Log(Protocol):
-    """One thread appends, trims and truncates; any thread may read and wait."""
+    """Calls may come from any thread, save `truncate`."""
 
     @property
     def start(self) -> int:

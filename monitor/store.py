@@ -77,18 +77,7 @@ class DirectoryStore:
     def put(self, name: str, data: bytes) -> None:
         target = self._file(name)
         self._make(target.parent)
-        descriptor, written = tempfile.mkstemp(prefix=_HALF_WRITTEN, dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(written).replace(target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(written).unlink()
-            raise
-        sync_directory(target.parent)
+        write_atomically(target, data)
 
     def get(self, name: str) -> bytes | None:
         try:
@@ -114,6 +103,22 @@ class DirectoryStore:
             self._make(directory.parent)
             directory.mkdir(exist_ok=True)
             sync_directory(directory.parent)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Makes or replaces a file, whole or not at all, power cuts included. Raises `OSError`."""
+    descriptor, written = tempfile.mkstemp(prefix=_HALF_WRITTEN, dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(written).replace(target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(written).unlink()
+        raise
+    sync_directory(target.parent)
 
 
 class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="s3"):

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -75,7 +75,7 @@ class KafkaPython:
                 "heartbeat_interval_ms": int(options.heartbeat * 1000),
                 "max_poll_interval_ms": int(options.poll_interval * 1000),
                 "partition_assignment_strategy": [LaneAssignor],
-            }
+            },
         )
         self._consumer: Any = None
         self._uncommitted: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -163,7 +163,7 @@ class KafkaRange:
         Raises `ConnectionError` where the brokers cannot be reached and `LookupError` where a topic is missing.
         """
         try:
-            self._consumer = KafkaConsumer(**_reading(options))
+            self._consumer = made(KafkaConsumer, _reading(options))
             asked = [TopicPartition(t, n) for t in options.topics for n in self._consumer.partitions_for_topic(t)]
             lacking = set(options.topics) - {p.topic for p in asked}
             if lacking:
@@ -306,44 +306,61 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka ships
 
 
 class _Connecting:
-    """Builds the consumer on a thread of its own, since its constructor blocks until a broker has answered."""
+    """Makes the consumer on a thread of its own, since its constructor blocks until a broker answers."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._client: KafkaNetClient | None = None
+        self._lock = threading.Lock()
         self._consumer: KafkaConsumer | None = None
         self._done = threading.Event()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka connect", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="kafka connect", daemon=True).start()
 
     def wait(self, timeout: float) -> KafkaConsumer | None:
+        """The consumer, which is the caller's from now on, or None when the seconds have passed."""
         self._done.wait(timeout)
-        return self._consumer
+        with self._lock:
+            consumer, self._consumer = self._consumer, None
+            return consumer
 
     def cancel(self) -> None:
-        """Ends the attempt under way. A consumer that came to be stays as it is."""
+        """Does not wait for the attempt under way; the thread clears up after itself."""
         self._cancelled.set()
-        while self._thread.is_alive():
-            if self._client is not None and not self._done.is_set():
-                self._client.close()
-            self._thread.join(0.1)
+        consumer = self.wait(0)
+        if consumer is not None:
+            consumer.close(autocommit=False)
 
     def _run(self) -> None:
         while not self._cancelled.is_set():
             try:
-                self._consumer = KafkaConsumer(**self._settings, kafka_client=self._made)
-                self._done.set()
-                return
-            except (KafkaError, RuntimeError) as error:  # the latter from a client that `cancel` closed
-                if self._client is not None:
-                    self._client.close()
+                consumer = made(KafkaConsumer, self._settings)
+            except KafkaError as error:
                 if not self._cancelled.wait(1.0):
                     log.warning("%s: %s; trying on", ", ".join(self._settings["bootstrap_servers"]), error)
+                continue
+            with self._lock:
+                self._consumer = consumer
+                self._done.set()
+            if self._cancelled.is_set():
+                self.cancel()
+            return
 
-    def _made(self, **settings: Any) -> KafkaNetClient:
-        self._client = KafkaNetClient(**settings)  # kept, since a constructor that fails would leak its thread
-        return self._client
+
+def made(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """A kafka-python client. Raises `KafkaError` where no broker answers within the bootstrap timeout; what the
+    constructor then leaves running is closed."""
+    clients: list[KafkaNetClient] = []
+
+    def new_client(**more: Any) -> KafkaNetClient:
+        clients.append(KafkaNetClient(**more))
+        return clients[-1]
+
+    try:
+        return kind(**settings, kafka_client=new_client)
+    except KafkaError:
+        for client in clients:
+            client.close()
+        raise
 
 
 @contextlib.contextmanager
