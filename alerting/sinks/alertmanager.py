@@ -74,8 +74,10 @@ class AlertmanagerSink:
 
     def send(self, items: Sequence[Item]) -> None:
         now = time.time()
-        alerts = [notice_in(item).alert for item in items]
-        self._post([wire for alert in alerts for wire in (*self._outgrown(alert, now), self._wire(alert, now))])
+        # Alertmanager takes levels, not transitions: only an alert's last state counts. After a crash the same opening
+        # and resolution come again together; posted one by one, the opening could fire what is long resolved.
+        last = {alert.key: alert for alert in (notice_in(item).alert for item in items)}
+        self._post([w for alert in last.values() for w in (*self._outgrown(alert, now), self._wire(alert, now))])
 
     def refresh(self, alerts: Sequence[Alert], now: float) -> None:
         """Tell all `alerts` again; `now` is the clock, UTC seconds."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alerting.alert import Alert, Severity, Symptom
+from alerting.alert import Alert, Notice, Severity, Symptom
 from alerting.deliver import Delivery, Undelivered
 from alerting.lifecycle import AlertOptions, State, step
 from alerting.outbox import Outbox, notices_to
@@ -33,8 +33,13 @@ class Story:
         self.delivery = Delivery({"am": sinks.Alertmanager((url,), resend=resend).open()})
 
     def look(self, *symptoms: Symptom) -> None:
+        self.hand_over(self.judged(*symptoms))
+
+    def judged(self, *symptoms: Symptom) -> list[Notice]:
         self.clock += 10
-        notices = step(self.state, symptoms, [PSI], self.clock, OPTIONS)
+        return step(self.state, symptoms, [PSI], self.clock, OPTIONS)
+
+    def hand_over(self, notices: list[Notice]) -> None:
         self.outbox.put(notices_to(["am"], notices, time.time()))
         self.delivery.offer(self.outbox.pending("am", 1_000))
         self.delivery.refresh(tuple(self.state.alerts.values()))
@@ -115,13 +120,17 @@ def test_repeats_after_a_crash_are_not_told_again(story: Story, alertmanager: Al
     story.look(symptom("a"))
     story.settle()
     receiver.wait(1)
+    story.look()
+    story.settle()
+    receiver.wait(2)
     again = Story(alertmanager.url)
-    again.clock = story.clock - 10
-    again.look(symptom("a"))
+    again.clock = story.clock - 20
+    notices = [n for found in ([symptom("a")], []) for n in again.judged(*found)]
+    again.hand_over(notices)
     again.settle()
     again.delivery.stop(5.0)
     time.sleep(2.5)  # over two group intervals
-    assert told(receiver) == [("firing", "a", "warning")]
+    assert [status for status, _, _ in told(receiver)] == ["firing", "resolved"]
 
 
 def test_what_it_cannot_take_is_told_as_a_refused_payload(alertmanager: Alertmanager) -> None:

@@ -235,6 +235,12 @@ class TestAlertmanager:
         ends = datetime.fromisoformat(milder["endsAt"])
         assert began - timedelta(seconds=1) <= ends <= datetime.now(UTC)
 
+    def test_of_an_alert_that_changed_meanwhile_the_last_state_is_posted(self, receiver: Receiver) -> None:
+        Alertmanager((receiver.url,)).open().send(items(alert(), alert("b"), alert(resolved=1_020.0)))
+        posted = receiver.calls[0].json()
+        assert [a["labels"]["column"] for a in posted] == ["weight", "b"]
+        assert posted[0]["endsAt"] == "1970-01-01T00:17:00.000Z"
+
     def test_every_member_is_told_and_one_is_enough(self, receiver: Receiver) -> None:
         with Receiver() as other:
             sink = Alertmanager((receiver.url, other.url)).open()
