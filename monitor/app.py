@@ -8,32 +8,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import msgspec
 
-from alerting.deliver import Delivery
+from alerting.deliver import Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
 from detectors.reference import Reference
 from monitor.config import Config, exposed
-from monitor.deadletters import DeadLetters
-from monitor.event import Bad, Partition, Raw
+from monitor.decode import Own
+from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import from_bytes
 from monitor.ingest import Ingest
 from monitor.intake import Received
 from monitor.journal import Journal
 from monitor.judge import Effects, Judge
-from monitor.log import DiskLog, Fsync, InUse, MemoryLog
+from monitor.log import DiskLog, InUse, MemoryLog
 from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
 from monitor.metrics import Meters
-from monitor.plan import Plan, plans
+from monitor.plan import Plan, plans, server_of
 from monitor.snapshot import Snapshot
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions, HttpSource, frame
+from monitor.sources.scrape import ScrapeSource
 from monitor.store import DirectoryStore, MemoryStore, Store
 from monitor.web import Unbound, Web
 
@@ -65,7 +66,7 @@ class References:
                     f"reference of model {model!r}: {path} is no reference ({error}); make one with "
                     "`driftd reference build`"
                 ) from error
-        data = self._store.get(_name(model))
+        data = self._store.get(_name(self._models[model].name))
         if data is None:
             return None
         try:
@@ -79,7 +80,7 @@ class References:
 
 
 def _name(model: str) -> str:
-    return f"reference/{quote(model, safe='') or '@any'}"
+    return f"reference/{quote(model, safe='')}"
 
 
 class App:
@@ -127,11 +128,11 @@ class App:
         )
         send = sender(self._exchange, self._stopping)
         self._ingesting = []
-        for options in config.sources:
+        for name, source, decoder, models in self._sources():
             ingest = Ingest(
-                options.called,
-                decoder=options.decoder.open(),
-                models=self._models,
+                name,
+                decoder=decoder,
+                models=models,
                 options=config.window,
                 references=references.find,
                 send=send,
@@ -141,9 +142,9 @@ class App:
                 meters=self.meters,
             )
             loop = IngestLoop(
-                self._open(options.options),
+                source,
                 ingest,
-                journal=Journal(root / f"journal-{quote(options.called, safe='')}"),
+                journal=Journal(root / f"journal-{quote(name, safe='')}"),
                 exchange=self._exchange,
                 budget=limits.exchange_bytes,
                 every=config.state.checkpoint_every,
@@ -152,16 +153,27 @@ class App:
             self._ingesting.append(loop)
         self._web = Web(config.web, self, self.meters, intake=config.intake)
 
-    def _destinations(self) -> dict[str, Any]:
-        sinks: dict[str, Any] = {}
-        try:
-            for options in self._config.alerts.sinks:
-                sinks[options.name] = options.open()
-            queue = self._config.queue
-            sinks[queue.name] = QueueSink(queue.open())
-        except (OSError, ValueError, QueueError) as error:
-            raise Unstartable(f"destination {options.name}: {error}") from error
-        return sinks
+    def _sources(self) -> Iterator[tuple[str, Source, Decoder, Mapping[str, Plan]]]:
+        """Each configured source with the models it feeds, then the servers that are scraped."""
+        servers = {server_of(m.name): m.model_server for m in self._config.models if m.model_server is not None}
+        fed = {name: plan for name, plan in self._models.items() if name not in servers}
+        for source in self._config.sources:
+            yield source.called, self._open(source.options), source.decoder.open(), fed
+        for name, options in servers.items():
+            live = ScrapeSource(options, name, self.meters.scrape_failures.inc)
+            yield f"scrape-{name}", live, Own().open(), {name: self._models[name]}
+
+    def _destinations(self) -> dict[str, Sink]:
+        queue = self._config.queue
+        opening: dict[str, Callable[[], Sink]] = {sink.name: sink.open for sink in self._config.alerts.sinks}
+        opening[queue.name] = lambda: QueueSink(queue.open())
+        opened: dict[str, Sink] = {}
+        for name, opens in opening.items():
+            try:
+                opened[name] = opens()
+            except (OSError, ValueError, QueueError) as error:
+                raise Unstartable(f"destination {name}: {error}") from error
+        return opened
 
     def _open(self, options: Any) -> Source:
         if isinstance(options, HttpOptions):
@@ -195,8 +207,8 @@ class App:
     def _stages(self) -> list[Stage]:
         return [*self._ingesting, self._judging]
 
-    def run(self) -> int:
-        """Runs until told to stop, or until every source has ended; the exit code."""
+    def start(self) -> None:
+        """Starts every thread. Raises Unbound."""
         if exposed(self._config):
             log.warning("events are taken in from the network without a token: set web.token")
         self._web.start()
@@ -206,14 +218,16 @@ class App:
         gc.set_threshold(50_000, 20, 50)
         for stage in self._stages():
             stage.start()
-        while not self._stopping.is_set():
+
+    def wait(self) -> int:
+        """Until told to stop, until every source has ended, or until a stage fails; then shuts down. The exit code."""
+        while not self._stopping.wait(0.2):
             failed = [stage for stage in self._stages() if stage.error is not None]
             if failed:
                 log.error("%s failed; stopping, so that a supervisor starts anew", failed[0].name)
                 break
-            if self._ingesting and all(loop.ended.is_set() for loop in self._ingesting):
+            if all(loop.ended.is_set() for loop in self._ingesting):
                 break
-            self._stopping.wait(0.2)
         return self._shut_down()
 
     def stop(self) -> None:
@@ -242,7 +256,7 @@ def run(config: Config) -> int:
     try:
         app = App(config)
     except Unstartable as error:
-        print(f"driftd: {error}", file=sys.stderr)
+        sys.stderr.write(f"driftd: {error}\n")
         return 2
 
     def told(number: int, _frame: Any) -> None:
@@ -253,18 +267,21 @@ def run(config: Config) -> int:
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
     try:
-        return app.run()
+        app.start()
     except Unbound as error:
-        print(f"driftd: {error}", file=sys.stderr)
+        sys.stderr.write(f"driftd: {error}\n")
         return 2
+    return app.wait()
 
 
-def replay(config: Config, sources: Sequence[Source], out: BinaryIO) -> int:
-    """`driftd replay`: the same pipeline over sources with an end, findings as JSON lines; nothing else is touched.
+def replay(config: Config, paths: Sequence[str], out: TextIO) -> int:
+    """`driftd replay`: the same pipeline over recorded events, findings as JSON lines; nothing else is touched.
 
     Windows close by event time alone, one thread does everything in order, and nothing outlives the run: twice the
     same input is twice the same output.
     """
+    from monitor.sources.files import FilesOptions
+
     models = plans(config)
     store, exchange, meters = MemoryStore(), MemoryLog(), Meters()
     references = References(models, store)
@@ -295,10 +312,11 @@ def replay(config: Config, sources: Sequence[Source], out: BinaryIO) -> int:
             alert = notice.alert
             _line(out, {"alert": alert.key, "transition": notice.transition, "at": alert.said, "text": alert.text})
 
-    for source, options in zip(sources, [*config.sources] * len(sources), strict=False):
+    for path in paths:
+        source = FilesOptions(path=path).open()
         ingest = Ingest(
-            options.called,
-            decoder=options.decoder.open(),
+            path,
+            decoder=config.sources[0].decoder.open(),
             models=models,
             options=config.window,
             references=references.find,
@@ -330,5 +348,5 @@ def replay(config: Config, sources: Sequence[Source], out: BinaryIO) -> int:
     return 0
 
 
-def _line(out: BinaryIO, said: Mapping[str, Any]) -> None:
-    out.write(msgspec.json.encode(said) + b"\n")
+def _line(out: TextIO, said: Mapping[str, Any]) -> None:
+    out.write(msgspec.json.encode(said).decode() + "\n")

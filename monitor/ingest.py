@@ -118,7 +118,7 @@ class _SavedLane(msgspec.Struct, frozen=True):
 
 
 class Ingest:
-    """Stage 1 over one source. `models` by name; a single model named "" takes the events of every name."""
+    """Stage 1 over one source. `models` by name; the model named "" takes the events of every other name."""
 
     def __init__(
         self,
@@ -165,10 +165,12 @@ class Ingest:
             self._scorers[model] = self._models[model].scorers(found.schema)
 
     def _route(self, name: str) -> str | None:
+        """The model that takes events of this name: of that name, or the one that takes all, or the only one."""
         if name in self._models:
             return name
-        only = next(iter(self._models)) if len(self._models) == 1 else None
-        return only if only is not None and (not name or self._models[only].name == "") else None
+        if "" in self._models:
+            return ""
+        return next(iter(self._models)) if not name and len(self._models) == 1 else None
 
     def schemas(self) -> Mapping[str, Schema]:
         """Schemas of the models whose reference is known."""

@@ -124,7 +124,8 @@ class _Standard:
 class _Desk:
     """One model on the judge's table."""
 
-    def __init__(self, plan: Model, window: float) -> None:
+    def __init__(self, key: str, plan: Model, window: float) -> None:
+        self.key = key
         self.plan = plan
         self.window = window
         self.state = _State()
@@ -154,7 +155,7 @@ class Judge:
         self._learned = learned
         self._clock = clock
         self._meters = meters
-        self._desks = {name: _Desk(plan, window) for name, plan in models.items()}
+        self._desks = {key: _Desk(key, plan, window) for key, plan in models.items()}
         for name, desk in self._desks.items():
             reference = references(name)
             if reference is not None:
@@ -206,7 +207,7 @@ class Judge:
             state.below = window + 1
         if rows:
             self._meters.judged_delay.labels(desk.plan.name).observe(max(0.0, self._clock() - message.arrived))
-        self._shown[desk.plan.name] = self._show(desk)
+        self._shown[desk.key] = self._show(desk)
 
     # -- windows
 

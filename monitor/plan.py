@@ -7,22 +7,25 @@ from functools import cached_property
 
 from detectors.checks import DEFAULT_CHECKS
 from detectors.core import Scorer
-from monitor.config import CheckOptions, Config, ModelOptions
+from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
 from monitor.judge import Check
 from monitor.sampling import SamplingOptions
 
+ANY = "default"  # what the model that takes every event is called
+SERVER_LEARNS = 3600.0  # seconds of scrapes that a server's reference is learned from
+
 
 class Plan:
-    """What `monitor.ingest` and `monitor.judge` ask of a model. `name` is "" for the one that takes every event."""
+    """What `monitor.ingest` and `monitor.judge` ask of a model."""
 
     def __init__(self, options: ModelOptions, window: float) -> None:
         self._options = options
         self._window = window
-        self.name = options.name
+        self.name = options.name or ANY  # as metrics and alerts show it
         self.learn = options.reference.learn
         self.path = options.reference.path
-        self.dataset = options.name or "driftd"
+        self.dataset = self.name
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
 
@@ -46,6 +49,18 @@ class Plan:
         return 1 if over is None else max(1, round(over / self._window))
 
 
+def server_of(model: str) -> str:
+    """Name under which the metrics of a model's server are watched."""
+    return f"{model}.server" if model else "server"
+
+
 def plans(config: Config) -> dict[str, Plan]:
-    """By model name."""
-    return {options.name: Plan(options, config.window.size) for options in config.models}
+    """By the name that events give, "" for the model that takes all others; a model whose server is scraped brings another one for what the server says."""
+    window = config.window.size
+    found = {options.name: Plan(options, window) for options in config.models}
+    for options in config.models:
+        if options.model_server is not None:
+            reference = ReferenceOptions(learn=max(100, round(SERVER_LEARNS / options.model_server.every)))
+            server = ModelOptions(name=server_of(options.name), reference=reference, sampling=None)
+            found[server.name] = Plan(server, window)
+    return found
