@@ -122,10 +122,13 @@ def _replay(given: argparse.Namespace) -> int:
     config = _load(given.config)
     from monitor import app
 
-    if given.output is None:
-        return app.replay(config, given.events, sys.stdout)
-    with given.output.open("w", encoding="utf-8") as out:
-        return app.replay(config, given.events, out)
+    try:
+        if given.output is None:
+            return app.replay(config, given.events, sys.stdout)
+        with given.output.open("w", encoding="utf-8") as out:
+            return app.replay(config, given.events, out)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
 
 
 def _check(given: argparse.Namespace) -> int:

@@ -19,7 +19,8 @@ from alerting.alert import Severity
 from alerting.deliver import Backoff
 from alerting.labeling import QUEUES, QueueOptions, SqliteQueue
 from alerting.lifecycle import AlertOptions
-from alerting.sinks import SINKS, Log, SinkOptions
+from alerting.sinks import SINKS, SinkOptions
+from alerting.sinks.log import Log
 from detectors.core import ColumnSpec, Detector, Scorer, Sequential
 from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.units import Bytes, Seconds, seconds_text
@@ -32,7 +33,6 @@ from monitor.sampling import SamplingOptions
 from monitor.settings import Refused, read
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions
-from monitor.sources.scrape import ScrapeOptions
 from monitor.sources.scrape import ScrapeOptions
 from monitor.web import WebOptions
 from monitor.windows import WindowOptions
@@ -76,14 +76,8 @@ JSON Schema for editors.
 """
 
 
-if TYPE_CHECKING:
-    AnyDetector = Detector | Sequential
-else:  # msgspec takes no union of protocols; the table says what may stand here
-    AnyDetector = Any
-
-
 class Opens(Protocol):
-    """Options of a source: `open` gives the live one."""
+    """Options of a source: `open` gives the live one. Those of HTTP have none, as it reads the web server's intake."""
 
     def open(self) -> Source: ...
 
@@ -94,10 +88,17 @@ class Decodes(Protocol):
     def open(self) -> Decoder: ...
 
 
+if TYPE_CHECKING:
+    AnyDetector = Detector | Sequential
+    AnySource = Opens | HttpOptions
+else:  # msgspec takes no union of protocols; the tables say what may stand here
+    AnyDetector = AnySource = Any
+
+
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where events come from and how they are read."""
 
-    options: Annotated[Opens, Meta(extra={"table": SOURCES, "inline": True})]
+    options: Annotated[AnySource, Meta(extra={"table": SOURCES, "inline": True})]
     name: Annotated[
         str,
         Meta(
@@ -128,9 +129,7 @@ class ReferenceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CheckOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A detector, on which columns, over how long, against what."""
 
-    detector: Annotated[
-        AnyDetector, Meta(description="What is computed, and its limits.", extra={"table": DETECTORS})
-    ]
+    detector: Annotated[AnyDetector, Meta(description="What is computed, and its limits.", extra={"table": DETECTORS})]
     name: Annotated[
         str, Meta(description="Unique within the model and part of an alert's identity; empty: the detector's kind.")
     ] = ""
@@ -176,7 +175,7 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model_server: Annotated[
         ScrapeOptions | None,
-        Meta(description="The model server's own metrics, scraped into columns like any other; empty: not scraped."),
+        Meta(description="The model server's own metrics, watched as a model named `<name>.server`; empty: not read."),
     ] = None
 
     def scorers_of(self, schema: Schema) -> dict[str, Scorer]:

@@ -127,11 +127,10 @@ def describe(root: type[msgspec.Struct]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _describe(kind: inspect.Type, path: str, lines: list[str], seen: set[type]) -> None:
+def _describe(kind: inspect.Type, path: str, lines: Lines, seen: set[type]) -> None:
     choice = kinds(kind)
     if choice is not None:
-        for name, part in choice.items():
-            _describe_struct(part, path, lines, seen, name)
+        _describe_choice(choice, path, lines, seen)
         return
     match kind:
         case inspect.StructType():
@@ -145,31 +144,49 @@ def _describe(kind: inspect.Type, path: str, lines: list[str], seen: set[type]) 
             _describe(item, path + "[]", lines, seen)
 
 
-def _describe_struct(kind: inspect.StructType, path: str, lines: list[str], seen: set[type], tag: str = "") -> None:
+def _describe_choice(choice: Mapping[str, inspect.StructType], path: str, lines: Lines, seen: set[type]) -> None:
+    """Kinds of equal keys under one heading, the others each under their own."""
+    groups: dict[tuple[str, ...], dict[str, inspect.StructType]] = {}
+    for name, part in choice.items():
+        if part.cls not in seen:
+            groups.setdefault(tuple(_row(field) for field in part.fields), {})[name] = part
+    for group in groups.values():
+        first = next(iter(group.values()))
+        title = f"`{path}` of kind " + ", ".join(f"`{name}`" for name in group)
+        docs = [f"- `{name}`: {_doc(part.cls)}" for name, part in group.items()]
+        lines += [f"## {title}", "", *(docs if len(group) > 1 else [_doc(first.cls)]), ""]
+        seen.update(part.cls for part in group.values())
+        _describe_fields(first, path, lines, seen)
+
+
+def _describe_struct(kind: inspect.StructType, path: str, lines: Lines, seen: set[type]) -> None:
     if kind.cls in seen:
         return
     seen.add(kind.cls)
+    lines += [f"## `{path}`" if path else "## The file", "", _doc(kind.cls), ""]
     inlined = inline(kind)
-    title = f"`{path}`" if path else "The file"
-    lines += [f"## {title}" + (f" of kind `{tag}`" if tag else ""), "", _doc(kind.cls), ""]
     if inlined is not None:
-        lines += [
-            f"Beside these stand the keys of its kind: {', '.join(f'`{k}`' for k in kinds(inlined.type) or {})}.",
-            "",
-        ]
+        beside = ", ".join(f"`{name}`" for name in kinds(inlined.type) or {})
+        lines += [f"`kind` is one of {beside}; its keys stand beside these.", ""]
+    _describe_fields(kind, path, lines, seen)
+
+
+def _describe_fields(kind: inspect.StructType, path: str, lines: Lines, seen: set[type]) -> None:
+    inlined = inline(kind)
     shown = [field for field in kind.fields if field is not inlined]
     if shown:
-        lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    for field in shown:
-        default = _plain_default(field)
-        told = "**needed**" if field.required else f"`{_flow(default)}`" if default not in (NODEFAULT, None) else ""
-        words = [type_text(field.type), *_unit_bounds(field.type)]
-        cells = [f"`{field.encode_name}`", ", ".join(words), told, description(field.type)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines.append("")
+        lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |", *map(_row, shown), ""]
     for field in kind.fields:
         below = path if field is inlined else f"{path}.{field.encode_name}".lstrip(".")
         _describe(field.type, below, lines, seen)
+
+
+def _row(field: inspect.Field) -> str:
+    default = _plain_default(field)
+    told = "**needed**" if field.required else "" if default in (NODEFAULT, None, {}) else f"`{_flow(default)}`"
+    words = ", ".join([type_text(field.type), *_unit_bounds(field.type)])
+    cells = [f"`{field.encode_name}`", words, told, description(field.type)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _unit_bounds(kind: inspect.Type) -> list[str]:

@@ -8,11 +8,11 @@ that is gone vanish with it.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import prometheus_client
@@ -328,7 +328,7 @@ class _View(Collector):
 
     def collect(self) -> Iterator[Metric]:
         build = InfoMetricFamily("driftd_build", "Version of driftd and of Python.")
-        build.add_metric([], {"version": _version(), "python": platform.python_version()})
+        build.add_metric([], {"version": version(), "python": platform.python_version()})
         yield build
         alive = GaugeMetricFamily(
             "driftd_thread_alive_timestamp_seconds", "When a long-lived thread last went round.", labels=["thread"]
@@ -382,10 +382,11 @@ def _label(text: str) -> str:
     return f"{text[: _LONGEST - 9]}~{digest}"
 
 
-def _version() -> str:
+def version() -> str:
+    """Driftd's own."""
     try:
-        return version("driftd")
-    except PackageNotFoundError:  # run from a checkout that was never installed
+        return importlib.metadata.version("driftd")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
         return "unknown"
 
 

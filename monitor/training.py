@@ -10,16 +10,18 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from detectors.core import Batch, Scorer
+from detectors.core import Batch, Kind, Scorer
 from detectors.reference import Reference, build
 from monitor.decode import Own
-from monitor.decode.columns import from_table, infer, roles_of, row_event, to_batch
+from monitor.decode.columns import from_table, infer, row_event, to_batch
 from monitor.event import Event, Record, Schema
 
 if TYPE_CHECKING:
@@ -48,11 +50,11 @@ class Training:
 
     def reference(self, scorers: Mapping[str, Scorer], *, source: str, created: float, progress: Progress) -> Reference:
         """A reference of all rows; `progress` is told of every byte twice. Unusable when there is not a row."""
+        roles = {spec.name: spec.role for spec in self.schema}
         try:
             return build(
-                self.model, lambda: self.batches(progress), scorers, roles=roles_of(self.schema), source=source,
-                created=created,
-            )  # fmt: skip
+                self.model, lambda: self.batches(progress), scorers, roles=roles, source=source, created=created
+            )
         except ValueError as error:
             raise Unusable(f"{source}: {error}") from error
 
@@ -101,6 +103,34 @@ class Training:
                     if not self.model or model == "":
                         yield to_batch(events, self.schema)
             first += len(lines)
+
+
+def told(reference: Reference) -> str:
+    """What a reference holds, for a terminal."""
+    profile, layout = reference.profile, reference.layout
+    made = datetime.fromtimestamp(reference.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    lines = [
+        f"model      {reference.model or '(any)'}",
+        f"version    {reference.version}",
+        f"made       {made} of {reference.source}, {profile.rows:,} rows",
+        f"scorers    {', '.join(reference.fitted) or 'none'}",
+        "",
+        f"{'column':<32} {'role':<9} {'kind':<9} {'missing':>8}  values",
+    ]
+    kinds = {spec.name: spec.kind for spec in reference.schema}
+    for i, (name, missing) in enumerate(zip(layout.columns, profile.missing_share.tolist(), strict=True)):
+        values = ""
+        if i < len(layout.numbers):
+            middle = ", ".join(f"{profile.quantile(name, q):.4g}" for q in (0.05, 0.5, 0.95))
+            values = f"mean {profile.mean[i]:.4g}; 5 %, 50 %, 95 %: {middle}"
+        elif name in layout.categories:
+            counts = profile.word_counts(name)
+            known = layout.words[layout.categories.index(name)]
+            shown = [f"{known[j]} {counts[j] / max(profile.rows, 1):.0%}" for j in np.argsort(-counts)[:4]]
+            values = f"{len(known)} words: {', '.join(shown)}"
+        kind = kinds.get(name, Kind.NUMBER)
+        lines.append(f"{name:<32} {reference.role(name):<9} {kind:<9} {missing:>8.1%}  {values}")
+    return "\n".join(lines)
 
 
 def _files(path: Path) -> list[Path]:
