@@ -150,6 +150,7 @@ class _Kafka:
         self._options = options
         self._settings = client_settings(options.brokers, options.security) | {
             "acks": "all",
+            "bootstrap_timeout_ms": 3_000,  # of one attempt, which closing waits for
             "max_block_ms": 10_000,
             "request_timeout_ms": 20_000,
             "delivery_timeout_ms": 60_000,
@@ -209,8 +210,9 @@ class _Kafka:
         sent = []
         for letter in letters:
             try:
-                sent.append(producer.send(self._options.topic, letter.value, letter.key, _headers(letter)))
-            except KafkaError as error:
+                value = b"" if letter.value is None and letter.key is None else letter.value  # the client needs one
+                sent.append(producer.send(self._options.topic, value, letter.key, _headers(letter)))
+            except (KafkaError, TypeError, ValueError) as error:
                 self._lose(error)
         for future in sent:
             try:
@@ -239,8 +241,8 @@ def _letter(partition: Partition, record: Raw, bad: Bad) -> Letter:
     )
 
 
-def _headers(letter: Letter) -> list[tuple[str, bytes | None]]:
-    """The record's own headers, then Kafka Connect's, as text, then ours."""
+def _headers(letter: Letter) -> list[tuple[str, bytes]]:
+    """The record's own headers, an absent value as an empty one, then Kafka Connect's, as text, then ours."""
     connect = {
         "topic": letter.topic,
         "partition": letter.partition,
@@ -253,7 +255,7 @@ def _headers(letter: Letter) -> list[tuple[str, bytes | None]]:
     }
     ours = {"cause": letter.cause, "time": datetime.fromtimestamp(letter.time, UTC).isoformat()}
     return [
-        *letter.headers,
+        *((name, value or b"") for name, value in letter.headers),
         *((f"__connect.errors.{name}", str(value).encode()) for name, value in connect.items()),
         *((f"driftd.error.{name}", value.encode()) for name, value in ours.items()),
     ]

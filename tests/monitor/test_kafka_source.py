@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import gc
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,9 +36,6 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opening]:
     yield open_one
     for source in sources:
         source.close()
-    with warnings.catch_warnings():  # kafka-python leaves the socket of a refused connection to the collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 class Owner:
