@@ -90,26 +90,32 @@ def _number(value: float) -> float:
         return math.nan
 
 
-def _numbers(values: Sequence[Any], flag: bool) -> Column:
-    out = np.full(len(values), np.nan)
-    wrong = np.zeros(len(values), np.bool_)
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            if flag:
-                out[row] = value
-            else:
-                wrong[row] = True
-        elif isinstance(value, int | float):
-            out[row] = _number(value)
-        else:
-            wrong[row] = True
-    if flag:
-        other = (out != 0) & (out != 1) & ~np.isnan(out)
-        out[other] = np.nan
-        wrong |= other
-    return core.number(out, wrong if wrong.any() else None, Kind.FLAG if flag else Kind.NUMBER)
+def _numbers(values: Sequence[Any], kind: Kind) -> Column:
+    wrong: Mask | None = None
+    try:
+        if not set(map(type, values)) <= {float, int, type(None)}:
+            raise TypeError
+        out = np.array(values, np.float64)  # None becomes NaN
+    except (TypeError, OverflowError):
+        out, marks = np.full(len(values), np.nan), np.zeros(len(values), np.bool_)
+        for row, value in enumerate(values):
+            if isinstance(value, bool) and kind is Kind.NUMBER:
+                marks[row] = True
+            elif isinstance(value, int | float):
+                out[row] = _number(value)
+            elif value is not None:
+                marks[row] = True
+        wrong = marks if marks.any() else None
+    out[~np.isfinite(out)] = np.nan
+    return flag_column(out, wrong) if kind is Kind.FLAG else core.number(out, wrong)
+
+
+def flag_column(values: Floats, wrong: Mask | None = None) -> Column:
+    """A flag column of numbers, where any but 0, 1 and NaN is wrong."""
+    other = (values != 0) & (values != 1) & ~np.isnan(values)
+    if not other.any():
+        return core.number(values, wrong, Kind.FLAG)
+    return core.number(np.where(other, np.nan, values), other if wrong is None else other | wrong, Kind.FLAG)
 
 
 def _texts(values: Sequence[Any], read: Callable[[Any], str | None]) -> tuple[list[str | None], Mask | None]:
@@ -153,7 +159,7 @@ def column(spec: ColumnSpec, values: Sequence[Any]) -> Column:
     ([1.0, nan, nan, nan], [False, False, True, True])
     """
     if spec.kind in (Kind.NUMBER, Kind.FLAG):
-        return _numbers(values, spec.kind is Kind.FLAG)
+        return _numbers(values, spec.kind)
     if spec.kind is Kind.VECTOR:
         return core.vector(*vectors(values, spec.size))
     words, wrong = _texts(values, word if spec.kind is Kind.CATEGORY else _text)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from detectors.core import Batch, concat
 from monitor.decode.body import MAX_FIELDS, Envelope, Unreadable, parse, plain
-from monitor.decode.cloudevents import is_cloudevent, is_wrapped, open_envelopes, open_parsed
+from monitor.decode.cloudevents import is_cloudevent, open_envelopes, open_parsed, tells
 from monitor.decode.columns import to_batch
 from monitor.decode.own import read_own
 from monitor.decode.seldon import is_feedback, is_seldon, read_seldon
@@ -35,6 +35,21 @@ _Found = Event | Half | Label
 _Part = tuple[Batch, Sequence[int]]  # rows, and the places of the records they are from
 
 
+class _Opened(NamedTuple):
+    """Bodies, the offsets of their records, and what is known of each; `said`: by headers or wrappings."""
+
+    bodies: Sequence[bytes]
+    offsets: Sequence[int]
+    envelope: Callable[[int], Envelope]
+    said: bool
+
+
+def _bare(record: Raw) -> Envelope:
+    return Envelope(
+        record.value or b"", record.offset, time=record.timestamp / 1000 if record.timestamp > 0 else math.nan
+    )
+
+
 class Reading:
     """The decoder of one format, or of all. One thread uses it; it remembers only how events are written."""
 
@@ -47,63 +62,53 @@ class Reading:
 
     def decode(self, records: Sequence[Raw], schemas: Mapping[str, Schema]) -> Decoded:
         out = Decoded()
-        envelopes: list[Envelope] | None = None
-        if self._form == "cloudevents" or is_wrapped(records):
-            envelopes = self._opened(records, out)
-            bodies: list[bytes] = [envelope.value for envelope in envelopes]
-            offsets = [envelope.offset for envelope in envelopes]
-        else:
-            bodies = [record.value or b"" for record in records]
-            offsets = [record.offset for record in records]
-
-        def envelope(at: int) -> Envelope:
-            if envelopes is not None:
-                return envelopes[at]
-            record = records[at]
-            return Envelope(
-                record.value or b"", record.offset, time=record.timestamp / 1000 if record.timestamp > 0 else math.nan
-            )
-
+        opened = self._opened(records, out)
+        bodies, envelope = opened.bodies, opened.envelope
         rest: Sequence[int] = range(len(bodies))
-        fast: dict[str, list[_Part]] = {}
-        if self._form in ("own", "auto", "cloudevents") and schemas:
-            groups, rest = self._groups(bodies, envelope if envelopes is not None else None, schemas)
+        batches: dict[str, list[_Part]] = {}
+        if self._form in ("own", "auto", "cloudevents") and schemas and bodies:
+            groups, rest = self._groups(opened, schemas)
             for (name, unnamed), places in groups.items():
                 mine = bodies if len(places) == len(bodies) else [bodies[at] for at in places]
                 made = self._typed(name, schemas, mine, unnamed)
                 rest += [places[at] for at in made.refused]
                 if made.rows:
                     made.rows = [places[at] for at in made.rows]
-                    batch = made.batch(offsets, lambda at: envelope(at).name(), lambda at: envelope(at).time)
-                    fast.setdefault(name, []).append((batch, made.rows))
+                    batch = made.batch(opened.offsets, lambda at: envelope(at).name(), lambda at: envelope(at).time)
+                    batches.setdefault(name, []).append((batch, made.rows))
             rest.sort()
         slow: dict[str, tuple[list[Event], list[int]]] = {}
         for at in rest:
             self._one_by_one(at, envelope(at), schemas, slow, out)
         for name, (events, places) in slow.items():
             if name in schemas:
-                fast.setdefault(name, []).append((to_batch(events, schemas[name]), places))
+                batches.setdefault(name, []).append((to_batch(events, schemas[name]), places))
             else:
                 out.events[name] = events
-        out.batches = {name: _in_order(parts) for name, parts in fast.items()}
+        out.batches = {name: _in_order(parts) for name, parts in batches.items()}
         return out
 
-    def _opened(self, records: Sequence[Raw], out: Decoded) -> list[Envelope]:
+    def _opened(self, records: Sequence[Raw], out: Decoded) -> _Opened:
+        if self._form != "cloudevents" and not any(map(tells, records)):
+            bodies = [record.value or b"" for record in records]
+            return _Opened(bodies, [record.offset for record in records], lambda at: _bare(records[at]), said=False)
         envelopes: list[Envelope] = []
         for record in records:
             try:
-                envelopes += open_envelopes(record, self._max_bytes)
+                envelopes += open_envelopes(record, self._max_bytes) if tells(record) else [_bare(record)]
             except Unreadable as error:
                 out.bad.append(Bad(record.offset, error.cause, str(error)))
-        return envelopes
+        return _Opened([e.value for e in envelopes], [e.offset for e in envelopes], envelopes.__getitem__, said=True)
 
     # -- the fast path
 
     def _groups(
-        self, bodies: Sequence[bytes], envelope: Callable[[int], Envelope] | None, schemas: Mapping[str, Schema]
+        self, opened: _Opened, schemas: Mapping[str, Schema]
     ) -> tuple[dict[tuple[str, bool], Sequence[int]], list[int]]:
         """Records by the schema to try and whether events that name no model belong to it; and those for no schema."""
-        if envelope is None and len(schemas) == 1 and all(0 < len(body) <= self._max_bytes for body in bodies):
+        bodies = opened.bodies
+        fits = 0 < min(map(len, bodies)) <= max(map(len, bodies)) <= self._max_bytes
+        if fits and not opened.said and len(schemas) == 1:
             only = next(iter(schemas))
             return {(only, _schema_name(self._model, schemas) == only): range(len(bodies))}, []
         groups: dict[tuple[str, bool], list[int]] = {}
@@ -111,10 +116,11 @@ class Reading:
         for at, body in enumerate(bodies):
             # Only a hint, checked after decoding: the first "model" in the bytes may be an input's.
             hint = _MODEL.search(body, 0, self._max_bytes)
-            around = envelope(at) if envelope is not None else _BARE
+            around = opened.envelope(at) if opened.said else _BARE
             named = hint[1].decode(errors="replace") if hint else around.model or self._model
             name = _schema_name(named, schemas)
-            if name is None or around.side or not 0 < len(body) <= self._max_bytes:
+            unwrapped = self._form == "cloudevents" and not around.id
+            if name is None or around.side or unwrapped or not 0 < len(body) <= self._max_bytes:
                 rest.append(at)
             else:
                 groups.setdefault((name, hint is None), []).append(at)
@@ -227,6 +233,8 @@ class Reading:
             if isinstance(unwrapped, dict) and is_cloudevent(unwrapped):
                 raise Unreadable("wrong_shape", "a CloudEvent inside a CloudEvent")
             return self._format(unwrapped, inner, b"")
+        if form == "cloudevents" and not envelope.id:
+            raise Unreadable("wrong_shape", "no CloudEvent: neither ce- headers nor specversion in the body")
         if any(key in body for key in _V1):
             return [*read_v1(body, envelope)]
         if is_v2(body) or tail:

@@ -14,6 +14,7 @@ from detectors.core import Floats
 _LATEST = 253402300800.0  # the year 10000; what lies beyond is no time
 # The unit of an epoch number follows from its size: 1e11 s is the year 5138, 1e11 ms is 1973.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
+_FEW = 16  # texts of one width, below which thirty array operations cost more than they save
 _FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
@@ -43,6 +44,9 @@ def parse_time(value: Any) -> float:
 def parse_times(values: Sequence[Any]) -> Floats:
     """`parse_time` of each value (n,). Texts of one form cost 0.1 us each instead of 0.8."""
     out = np.full(len(values), np.nan)
+    alike = len(values) >= _FEW and set(map(type, values)) == {str} and len(set(map(len, values))) == 1
+    if alike and _parse_form(values, range(len(values)), out):
+        return out
     by_width: dict[int, list[int]] = {}
     for row, value in enumerate(values):
         if type(value) is str:
@@ -50,14 +54,13 @@ def parse_times(values: Sequence[Any]) -> Floats:
         else:
             out[row] = parse_time(value)
     for rows in by_width.values():
-        # below 16 the thirty array operations cost more than they save
-        if len(rows) < 16 or not _parse_form(values, rows, out):
+        if len(rows) < _FEW or not _parse_form(values, rows, out):
             for row in rows:
                 out[row] = parse_time(values[row])
     return out
 
 
-def _parse_form(values: Sequence[str], rows: list[int], out: Floats) -> bool:
+def _parse_form(values: Sequence[str], rows: Sequence[int], out: Floats) -> bool:
     """Fills `out` where the texts are written like the first one, the rest one by one; False if it is no known form."""
     first = values[rows[0]]
     form = _FORM.fullmatch(first)
@@ -96,7 +99,7 @@ def _parse_form(values: Sequence[str], rows: list[int], out: Floats) -> bool:
         seconds -= offset if form[2][0] == "+" else -offset
         fits &= offset < 86400
     fits &= seconds >= 0
-    out[rows] = np.where(fits, seconds, np.nan)
+    out[np.asarray(rows)] = np.where(fits, seconds, np.nan)
     for at in np.flatnonzero(~fits).tolist():
         out[rows[at]] = parse_time(values[rows[at]])
     return True

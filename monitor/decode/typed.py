@@ -5,74 +5,91 @@ strict on purpose: what does not fit (another kind of value, a NaN literal, no i
 path of `own.py` has the last word on it. On what is taken both agree, which a property test holds.
 """
 
-# CPU per event of 1 KB (50 numbers, 10 categories, label, two scores), measured beside orjson.loads in one run
-# (benchmarks/decode.py): orjson.loads alone 1.00, msgspec into these structs 0.53, and the columns, with ids, keys and
-# times, on top: see BLOCK. What was tried for the columns, us per event of 3.7 in all: turning rows with zip 0.5,
-# struct.pack_into 0.6 (np.array 2.5, np.fromiter 1.8, array.array 1.7), words to codes 0.7; astuple 0.4 (attrgetter
-# 2.5). One decode call for a joined array of 128 records: no gain, and one odd record would refuse them all.
+# CPU per event of 1 KB (50 numbers, 10 categories, label, version, two scores) beside orjson.loads of the same bytes,
+# in one run (benchmarks/decode.py): msgspec into these structs 0.55 of it, all of it with ids, keys and times 1.3.
+# Tried for the columns, us per event where loads took 4: numbers row by row with struct.pack and one transposition 0.7,
+# column by column with zip and struct.pack_into 1.1 (np.array 3, np.fromiter 2.3, array.array 2.2); words to codes 0.7;
+# fields with astuple 0.4 (attrgetter 2.5). One decode call for a joined array of records gained nothing.
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import compress, starmap
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
-from detectors.core import Batch, Column, ColumnSpec, Kind, Mask, Role, keys_of
-from monitor.decode.columns import CONTEXT, OUTPUTS, SOFTWARE, vectors, word
+from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Role, empty, keys_of
+from monitor.decode.columns import CONTEXT, OUTPUTS, SOFTWARE, column, flag_column, word
 from monitor.decode.times import parse_times
 from monitor.event import RESERVED, Schema
 
 # Structs of 128 events (1 MB) stay in the cache until they are columns; 250 cost a quarter more, 64 no less.
 BLOCK = 128
 
-Path = tuple[str, ...]
-_HEAD = ("id", "time", "model")
+_RUN = 4  # numbers side by side in an event, from which on packing them row by row is the faster way
+_WIDEST = 2048  # numbers of a vector that gets a struct of its own; a wider one stays a list until it is a column
+_ID, _TIME, _MODEL = -1, -2, -3  # places of the head's fields; columns have their place in the schema
+_HEAD: dict[_Path, _Node | int] = {("id",): _ID, ("time",): _TIME, ("model",): _MODEL}
+
+_NONE = slice(0)
+
+_Path = tuple[str, ...]
 
 
 class Shape(NamedTuple):
     """How a model's events are written, as one of them shows: a guide for making the structs, not a rule for events."""
 
     inputs: str = "inputs"  # or "features"
-    order: tuple[Path, ...] = ()  # of the fields; fields in the order of the struct are found at the first try
-    nesting: tuple[tuple[Path, int], ...] = ()  # lists in lists: how deep a vector's are, where it is over 1
+    order: tuple[_Path, ...] = ()  # of the fields; fields in the order of the struct are found at the first try
+    sizes: tuple[tuple[_Path, tuple[int, ...]], ...] = ()  # of lists, from the outside in
     classes: tuple[str, ...] = ()  # of scores given as an object, sorted
 
 
 def shape_of(body: Mapping[str, Any], schema: Schema) -> Shape:
     """The shape that an event's JSON shows of what the schema watches."""
     inputs = "features" if "inputs" not in body and "features" in body else "inputs"
-    watched = {_place(spec) for spec in schema} | {(name,) for name in _HEAD}
-    order: list[Path] = []
-    nesting: list[tuple[Path, int]] = []
+    watched = {_place(spec) for spec in schema} | set(_HEAD)
+    order: list[_Path] = []
+    sizes: list[tuple[_Path, tuple[int, ...]]] = []
 
-    def walk(path: Path, fields: Mapping[str, Any]) -> None:
+    def walk(path: _Path, fields: Mapping[str, Any]) -> None:
         for key, value in fields.items():
             here = (*path, key)
-            place = (here[0], ".".join(here[1:])) if len(here) > 1 else here
+            place = _dotted(here)
             if place in watched:
                 order.append(here)
-                depth, inner = 0, value
-                while isinstance(inner, list) and inner and depth < 4:
-                    depth, inner = depth + 1, inner[0]
-                if depth > 1:
-                    nesting.append((place, depth))
+                if isinstance(value, list):
+                    sizes.append((place, _sizes(value)))
             elif isinstance(value, dict) and len(here) < 8:
                 walk(here, value)
 
     walk((), {("inputs" if key == inputs else key): value for key, value in body.items()})
     outputs = body.get("outputs")
     scores = outputs.get("scores") if isinstance(outputs, dict) else None
-    return Shape(inputs, tuple(order), tuple(nesting), tuple(sorted(scores)) if isinstance(scores, dict) else ())
+    return Shape(inputs, tuple(order), tuple(sizes), tuple(sorted(scores)) if isinstance(scores, dict) else ())
 
 
-def _place(spec: ColumnSpec) -> Path:
-    """Where an own-format event carries a column; dots of a name are left for the shape to resolve."""
+def _sizes(value: Any) -> tuple[int, ...]:
+    found: tuple[int, ...] = ()
+    while isinstance(value, list) and value and len(found) < 4:
+        found, value = (*found, len(value)), value[0]
+    return found
+
+
+def _dotted(path: _Path) -> _Path:
+    """The path with everything below its section as one name."""
+    return (path[0], ".".join(path[1:])) if len(path) > 1 else path
+
+
+def _place(spec: ColumnSpec) -> _Path:
+    """Where an own-format event carries a column; whether dots are part of a key is left to the shape."""
     name = spec.name
     if name in OUTPUTS:
         return ("outputs", name)
@@ -80,6 +97,102 @@ def _place(spec: ColumnSpec) -> Path:
         return (name,)
     key = name.removeprefix("input.") if name.removeprefix("input.") in RESERVED else name
     return ("inputs" if spec.role is Role.INPUT else "extra", key)
+
+
+def _paths(specs: Sequence[ColumnSpec], shape: Shape) -> tuple[list[_Path], list[bytes]]:
+    """Where each column is found, and the keys that would tell of another spelling of a dotted name.
+
+    `a.b` is either a key or a way through objects. The shape says which; a record in whose bytes the other spelling
+    occurs is refused, lest its value be overlooked.
+    """
+    seen = {_dotted(path): path for path in shape.order}
+    places = [_place(spec) for spec in specs]
+    paths = []
+    others = set()
+    for place in places:
+        path = seen.get(place, place)
+        if len(place) == 2 and "." in place[1]:
+            parts = place[1].split(".")
+            path = seen.get(place, (place[0], *parts))
+            starts = {".".join(parts[:n]) for n in range(1, len(parts) + 1)} - {path[1]}
+            # a start that is a column itself holds no object: the struct refuses one there
+            others |= {start for start in starts if start == place[1] or (place[0], start) not in places}
+        paths.append(path)
+    return paths, sorted(map(msgspec.json.encode, others))
+
+
+@dataclass(slots=True)
+class _Node:
+    """Fields by key; a leaf is a column's place in the schema, or one of the head's."""
+
+    children: dict[str, _Node | int] = field(default_factory=dict)
+    exact: bool = False  # all of them have to be there, and no other
+    array: bool = False
+
+    def put(self, path: _Path, leaf: _Node | int) -> None:
+        """Hangs a leaf up, unless a shorter path has ended on its way."""
+        here: _Node | int = self
+        for key in path[:-1]:
+            here = here.children.setdefault(key, _Node()) if isinstance(here, _Node) else here
+        if isinstance(here, _Node):
+            here.children.setdefault(path[-1], leaf)
+
+
+def _vector_node(place: int, sizes: Sequence[int]) -> _Node:
+    inner: list[_Node | int] = [_vector_node(place, sizes[1:]) if len(sizes) > 1 else place for _ in range(sizes[0])]
+    return _Node({str(i): child for i, child in enumerate(inner)}, exact=True, array=True)
+
+
+_SCALARS: dict[Kind, Any] = {
+    Kind.NUMBER: float | None,
+    Kind.FLAG: bool | float | None,
+    Kind.CATEGORY: str | int | None,
+    Kind.TEXT: str | None,
+}
+_ANY_WORD = str | int | bool | list[str] | None
+_HEAD_TYPES = {_ID: str | int | None, _TIME: str | float | None, _MODEL: str | None}
+
+
+class _Leaf(NamedTuple):
+    place: int
+    row: int  # of the matrix, -1 for what is no number
+
+
+@dataclass(slots=True)
+class _Section:
+    """A struct, and where its fields go.
+
+    Numbers that lie side by side in it also do so in the batch's matrix: such a run is packed row by row and turned at
+    once. Of the `rest` each is a section in turn, or a leaf.
+    """
+
+    type: type[msgspec.Struct]
+    empty: msgspec.Struct
+    runs: list[tuple[slice, int]]  # fields, first row of the matrix
+    pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # the rest of a row
+    rest: list[_Section | _Leaf]
+
+
+class _Matrix:
+    """The numbers of a batch: a row for each number of an event, a column for each event."""
+
+    def __init__(self, numbers: int, events: int) -> None:
+        self.values: Floats = np.empty((numbers, events))
+        self._bytes = memoryview(self.values.data).cast("B") if self.values.size else memoryview(b"")
+
+    def put_run(self, first: int, start: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        width = len(rows[0])
+        try:
+            packed = np.frombuffer(b"".join(starmap(struct.Struct(f"{width}d").pack, rows)))
+        except struct.error:  # a null among them
+            packed = np.array(rows, np.float64)
+        self.values[first : first + width, start : start + len(rows)] = packed.reshape(len(rows), width).T
+
+    def put(self, at: int, start: int, values: Sequence[Any]) -> None:
+        try:
+            struct.pack_into(f"{len(values)}d", self._bytes, (at * self.values.shape[1] + start) * 8, *values)
+        except struct.error:
+            self.values[at, start : start + len(values)] = np.array(values, np.float64)
 
 
 class _Codes(dict[Any, int]):
@@ -96,175 +209,136 @@ class _Codes(dict[Any, int]):
         return code
 
 
-class _Numbers:
-    """Number and flag columns of a batch, one row of a matrix each, packed in place block by block."""
-
-    def __init__(self, columns: int, rows: int) -> None:
-        self.matrix = np.empty((columns, rows))
-        self._bytes = memoryview(self.matrix.data).cast("B") if self.matrix.size else memoryview(b"")
-        self._stride = rows * 8
-
-    def put(self, at: int, start: int, values: Sequence[Any], pack: Callable[..., None]) -> None:
-        try:
-            pack(self._bytes, at * self._stride + start * 8, *values)
-        except struct.error:  # a null among them
-            self.matrix[at, start : start + len(values)] = np.array(values, np.float64)
-
-
-@dataclass(slots=True)
-class _Vectors:
-    """One vector column: a matrix for each block."""
-
-    size: int
-    depth: int
-    blocks: list[Any] = field(default_factory=list)
-    wrong: list[Mask | None] = field(default_factory=list)
-
-    def put(self, values: Sequence[Any]) -> None:
-        rows = values
-        if all(rows) and self.size and not isinstance(rows[0], msgspec.Struct):
-            for _ in range(self.depth - 1):
-                rows = [list(chain.from_iterable(row)) for row in rows]
-            if set(map(len, rows)) == {self.size}:
-                try:
-                    flat = struct.pack(f"{len(rows) * self.size}d", *chain.from_iterable(rows))
-                    self.blocks.append(np.frombuffer(flat).reshape(len(rows), self.size))
-                    self.wrong.append(None)
-                    return
-                except struct.error:  # a null inside
-                    pass
-        lists = [list(astuple(v)) if isinstance(v, msgspec.Struct) else v for v in values]
-        matrix, wrong = vectors(lists, self.size)
-        self.blocks.append(matrix)
-        self.wrong.append(wrong)
-
-    def column(self) -> Column:
-        width = self.size or max((b.shape[1] for b in self.blocks), default=0)
-        blocks = [
-            b if b.shape[1] == width else np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=np.nan)
-            for b in self.blocks
-        ]
-        values = np.concatenate(blocks) if blocks else np.empty((0, width))
-        return Column(Kind.VECTOR, values, (), _joined(self.wrong, [len(b) for b in blocks]))
-
-
-def _joined(parts: Sequence[Mask | None], sizes: Sequence[int]) -> Mask | None:
-    if all(part is None for part in parts):
-        return None
-    return np.concatenate([np.zeros(n, np.bool_) if p is None else p for p, n in zip(parts, sizes, strict=True)])
-
-
-_NUMBER = float | None
-_CATEGORY = str | int | None
-_ANY_WORD = str | int | bool | list[str] | None
-
-
-def _wire_type(spec: ColumnSpec, place: Path, shape: Shape) -> tuple[Any, Any]:
-    """The type that a value must have to be taken, and what stands for an absent one."""
-    if spec.kind is Kind.NUMBER:
-        return _NUMBER, np.nan
-    if spec.kind is Kind.FLAG:
-        return bool | float | None, np.nan
-    if spec.kind is Kind.TEXT:
-        return str | None, None
-    if spec.kind is Kind.CATEGORY:
-        return _ANY_WORD if spec.name in RESERVED else _CATEGORY, None
-    if place == ("outputs", "scores") and shape.classes:
-        scores = msgspec.defstruct(
-            "Scores",
-            [(f"f{i}", float) for i in range(len(shape.classes))],
-            rename={f"f{i}": name for i, name in enumerate(shape.classes)},
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        return scores | None, None
-    wanted: Any = float | None
-    for _ in range(dict(shape.nesting).get(place, 1)):
-        wanted = list[wanted]
-    return wanted | None, None
-
-
-@dataclass(slots=True)
-class _Section:
-    """A struct of an event, and what its fields are: a column's place in the schema, or a section in turn."""
-
-    type: type[msgspec.Struct]
-    fields: list[int | _Section]
-    empty: msgspec.Struct
-
-
-def _section(tree: Mapping[str, Any], name: str, kinds: Sequence[tuple[Any, Any]]) -> _Section:
-    fields: list[int | _Section] = []
-    types: list[tuple[str, Any, Any]] = []
-    for i, (key, child) in enumerate(tree.items()):
-        if isinstance(child, dict):
-            inner = _section(child, key, kinds)
-            fields.append(inner)
-            types.append((f"f{i}", inner.type | None, None))
-        else:
-            fields.append(child)
-            types.append((f"f{i}", *kinds[child]))
-    made = msgspec.defstruct(name, types, rename={f"f{i}": key for i, key in enumerate(tree)}, gc=False, eq=False)
-    return _Section(made, fields, made())
-
-
 class Plan:
     """The structs for a schema and a shape, and how their fields become columns. Costs a millisecond to make."""
 
     def __init__(self, schema: Schema, shape: Shape) -> None:
-        self.specs = [spec for spec in schema if spec.role is not Role.DERIVED]
         self.schema = schema
         self.shape = shape
-        places = [_place(spec) for spec in self.specs]
-        spelled = {(path[0], ".".join(path[1:])): path for path in shape.order if len(path) > 2}
-        literal = set(shape.order)
-        paths = []
-        other = set()
-        for place in places:
-            path = place
-            if len(place) == 2 and "." in place[1] and place[0] in ("inputs", "extra"):
-                # A dotted name is either a key or a way through objects. The shape says which; a record that seems
-                # to hold the other spelling is refused, so that its value is not overlooked.
-                parts = place[1].split(".")
-                path = place if place in literal else spelled.get((place[0], place[1]), (place[0], *parts))
-                starts = {".".join(parts[:n]) for n in range(1, len(parts) + 1)} - {path[1]}
-                other |= {msgspec.json.encode(start) for start in starts}
-            paths.append(path)
-        # a key that is a column of its own elsewhere says nothing about spelling
-        self._other_spellings = sorted(other - {msgspec.json.encode(path[-1]) for path in paths})
-        kinds = [_wire_type(spec, place, shape) for spec, place in zip(self.specs, places, strict=True)]
-        head: list[tuple[Any, Any]] = [(str | int | None, None), (str | float | None, None), (str | None, None)]
-        self._head = len(kinds)
-        tree = self._tree(paths)
-        self._inputs = list(tree).index("inputs")
-        if shape.inputs != "inputs":
-            tree = {(shape.inputs if key == "inputs" else key): child for key, child in tree.items()}
-        self._top = _section(tree, "Event", kinds + head)
+        self._specs = [spec for spec in schema if spec.role is not Role.DERIVED]
+        self._numbers = 0  # rows of the matrix
+        self._first: dict[int, int] = {}  # by place, the first of a column's rows in the matrix
+        paths, self._other_spellings = _paths(self._specs, shape)
+        top = self._tree(paths)
+        self._inputs_at, self._model_at = list(top.children).index("inputs"), list(top.children).index("model")
+        top.children = {(shape.inputs if key == "inputs" else key): child for key, child in top.children.items()}
+        self._top = self._section("Event", top)
         self._decode = msgspec.json.Decoder(self._top.type).decode
-        self._numbers = {
-            i: at for at, i in enumerate(j for j, s in enumerate(self.specs) if s.kind in (Kind.NUMBER, Kind.FLAG))
-        }
-        self._depths = [dict(shape.nesting).get(place, 1) for place in places]
 
-    def _tree(self, paths: Sequence[Path]) -> dict[str, Any]:
-        """Fields as nested dicts, in the order that the shape's event had; leaves are places in `specs`."""
-        leaves: dict[Path, int] = {path: i for i, path in enumerate(paths)}
-        leaves |= {(name,): self._head + i for i, name in enumerate(_HEAD)}
-        order = [path for path in self.shape.order if path in leaves]
-        tree: dict[str, Any] = {}
-        for path in dict.fromkeys((*order, *leaves)):
-            here: Any = tree
-            for key in path[:-1]:
-                here = here.setdefault(key, {}) if isinstance(here, dict) else None
-            if isinstance(here, dict) and path[-1] not in here:
-                here[path[-1]] = leaves[path]
-        tree.setdefault("inputs", {})
-        return tree
+    def _tree(self, paths: Sequence[_Path]) -> _Node:
+        """The fields in the order that the shape's event had, those that it lacked behind them."""
+        leaves: dict[_Path, _Node | int] = dict(_HEAD)
+        for place, (path, spec) in enumerate(zip(paths, self._specs, strict=True)):
+            leaves[path] = place
+            if path == ("outputs", "scores") and self.shape.classes and len(self.shape.classes) == spec.size:
+                leaves[path] = _Node(dict.fromkeys(self.shape.classes, place), exact=True)
+            elif spec.kind is Kind.VECTOR and 0 < spec.size <= _WIDEST:
+                sizes = dict(self.shape.sizes).get(_dotted(path), ())
+                leaves[path] = _vector_node(place, sizes if math.prod(sizes) == spec.size and sizes else (spec.size,))
+        top = _Node()
+        for path in (*self.shape.order, *leaves):
+            if path in leaves:
+                top.put(path, leaves[path])
+        top.children.setdefault("inputs", _Node())
+        return top
 
-    def rows(self, block: Sequence[bytes]) -> tuple[list[Any], list[int]]:
-        """The block's records as tuples of their top struct's fields, and the places of the refused ones."""
+    def _section(self, name: str, node: _Node) -> _Section:
+        types: list[Any] = []
+        made: list[_Section | _Leaf] = []
+        numbers: list[int] = []  # the matrix's row of each field, -1 for what is no number
+        for key, child in node.children.items():
+            if isinstance(child, int):
+                wanted, row = self._leaf(child)
+                made.append(_Leaf(child, row))
+            else:
+                inner, row = self._section(key, child), -1
+                wanted = inner.type if node.array else inner.type | None
+                made.append(inner)
+            absent = None if row < 0 else math.nan
+            types.append((f"f{len(types)}", wanted) if node.exact else (f"f{len(types)}", wanted, absent))
+            numbers.append(row)
+        struct_type = msgspec.defstruct(
+            name if name.isidentifier() else "Inner",
+            types,
+            rename={f"f{i}": key for i, key in enumerate(node.children)},
+            array_like=node.array,
+            forbid_unknown_fields=node.exact,
+            gc=False,
+            eq=False,
+        )
+        blank = [math.nan if isinstance(child, _Leaf) else child.empty for child in made] if node.exact else []
+        runs = _runs(numbers)
+        taken = {at for fields, _ in runs for at in range(fields.start, fields.stop)}
+        rest = [at for at in range(len(made)) if at not in taken]
+        beside = bool(rest) and rest == list(range(rest[0], rest[-1] + 1))
+        # a slice is ten times as fast as fields one by one, and gives a tuple for a single field too
+        pick = itemgetter(slice(rest[0], rest[-1] + 1)) if beside else itemgetter(*rest) if rest else itemgetter(_NONE)
+        return _Section(struct_type, struct_type(*blank), runs, pick, [made[at] for at in rest])
+
+    def _leaf(self, place: int) -> tuple[Any, int]:
+        """The type of a leaf, and its row of the matrix, -1 if it is no number."""
+        if place < 0:
+            return _HEAD_TYPES[place], -1
+        spec = self._specs[place]
+        if spec.kind in (Kind.NUMBER, Kind.FLAG) or (spec.kind is Kind.VECTOR and 0 < spec.size <= _WIDEST):
+            row = self._numbers
+            self._first.setdefault(place, row)
+            self._numbers += 1
+            return _SCALARS[Kind.FLAG if spec.kind is Kind.FLAG else Kind.NUMBER], row
+        if spec.kind is Kind.VECTOR:
+            wanted: Any = float | None
+            for _ in dict(self.shape.sizes).get(_place(spec), (0,)):
+                wanted = list[wanted]
+            return wanted | None, -1
+        return (_ANY_WORD if spec.kind is Kind.CATEGORY and spec.name in RESERVED else _SCALARS[spec.kind]), -1
+
+    def decode(self, bodies: Sequence[bytes], accept: Callable[[Any], bool] | None) -> Typed:
+        """Columns of the bodies that fit. `accept` looks at an event's model (None = unnamed); without it all do."""
+        n = len(bodies)
+        matrix = _Matrix(self._numbers, n)
+        codes = {at: (_Codes(), np.full(n, -1, np.int32)) for at in self._places(Kind.CATEGORY)}
+        others: dict[int, list[Any]] = {at: [] for at in self._places(Kind.TEXT, Kind.VECTOR) if at not in self._first}
+        out = Typed()
+        start = 0
+        for begin in range(0, n, BLOCK):
+            block = bodies[begin : begin + BLOCK]
+            rows, kept = self._rows(block, accept)
+            if len(kept) < len(block):
+                out.refused += sorted({*range(begin, begin + len(block))} - {begin + i for i in kept})
+            if not rows:
+                continue
+            stop = start + len(rows)
+            found = self._turn(rows, matrix, start)
+            out.rows += [begin + i for i in kept]
+            out.ids += found[_ID]
+            out.times += found[_TIME]
+            for at, (book, values) in codes.items():
+                if at in found:
+                    values[start:stop] = _coded(book, found[at], self._specs[at])
+            for at, held in others.items():
+                held.extend(found.get(at) or [None] * len(rows))
+            start = stop
+        for at, spec in enumerate(self._specs):
+            if at in codes:
+                book, values = codes[at]
+                out.columns[spec.name] = Column(Kind.CATEGORY, values[:start], tuple(book.words))
+            elif at in others:
+                out.columns[spec.name] = column(spec, others[at])
+            elif at in self._first:
+                out.columns[spec.name] = _from_matrix(spec, matrix.values[:, :start], self._first[at])
+            else:
+                out.columns[spec.name] = empty(spec.kind, start, spec.size)
+        return out
+
+    def _places(self, *kinds: Kind) -> list[int]:
+        return [at for at, spec in enumerate(self._specs) if spec.kind in kinds]
+
+    def _rows(
+        self, block: Sequence[bytes], accept: Callable[[Any], bool] | None
+    ) -> tuple[list[tuple[Any, ...]], Sequence[int]]:
+        """The events that are taken, as tuples of their fields, and their places in the block."""
         made: list[Any] = []
-        refused: list[int] = []
+        refused: set[int] = set()
         # `extend` keeps what came before the record that raised, and the iterator goes on behind it: a block with an
         # odd record costs one exception more, and no second pass.
         decoding = map(self._decode, block)
@@ -273,115 +347,62 @@ class Plan:
                 made.extend(decoding)
                 break
             except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
-                refused.append(len(made) + len(refused))
+                refused.add(len(made) + len(refused))
         rows = list(map(astuple, made))
-        blind = [i for i, row in enumerate(rows) if row[self._inputs] is None]
-        if blind or self._other_spellings:
-            taken = _others(len(block), refused)
-            blind += [
-                i
-                for i, at in enumerate(taken)
-                if rows[i][self._inputs] is not None and any(s in block[at] for s in self._other_spellings)
+        kept: Sequence[int] = [at for at in range(len(block)) if at not in refused] if refused else range(len(block))
+        inputs, model = itemgetter(self._inputs_at), itemgetter(self._model_at)
+        strange = [] if accept is None else [name for name in set(map(model, rows)) if not accept(name)]
+        if strange or self._other_spellings or None in map(inputs, rows):
+            fine = [
+                inputs(row) is not None
+                and model(row) not in strange
+                and not any(spelling in block[at] for spelling in self._other_spellings)
+                for at, row in zip(kept, rows, strict=True)
             ]
-            refused = sorted({*refused, *(taken[i] for i in blind)})
-            gone = set(blind)
-            rows = [row for i, row in enumerate(rows) if i not in gone]
-        return rows, refused
+            rows, kept = list(compress(rows, fine)), list(compress(kept, fine))
+        return rows, kept
 
-    def turn(self, rows: Sequence[tuple[Any, ...]]) -> dict[int, Sequence[Any]]:
-        """Rows of the top struct -> values by place in `specs`; the places after the last are id, time and model."""
+    def _turn(self, rows: Sequence[tuple[Any, ...]], matrix: _Matrix, start: int) -> dict[int, Sequence[Any]]:
+        """Puts the numbers of events into the matrix; gives the other values by place."""
         found: dict[int, Sequence[Any]] = {}
-        waiting: list[tuple[_Section, Iterable[tuple[Any, ...]]]] = [(self._top, rows)]
+        waiting: list[tuple[_Section, Sequence[tuple[Any, ...]]]] = [(self._top, rows)]
         while waiting:
             section, tuples = waiting.pop()
-            for what, values in zip(section.fields, zip(*tuples, strict=True), strict=True):
-                if isinstance(what, int):
-                    found[what] = values
+            for fields, first in section.runs:
+                matrix.put_run(first, start, list(map(itemgetter(fields), tuples)))
+            for what, values in zip(section.rest, zip(*map(section.pick, tuples), strict=True), strict=True):
+                if isinstance(what, _Section):
+                    present = values if None not in values else [what.empty if v is None else v for v in values]
+                    waiting.append((what, list(map(astuple, present))))
+                elif what.row >= 0:
+                    matrix.put(what.row, start, values)
                 else:
-                    waiting.append((what, [astuple(what.empty if v is None else v) for v in values]))
+                    found[what.place] = values
         return found
 
-    def decode(self, bodies: Sequence[bytes], accept: Callable[[Any], bool] | None) -> Typed:
-        """Columns of the bodies that fit. `accept` looks at an event's model; None takes all."""
-        n, head = len(bodies), self._head
-        numbers = _Numbers(len(self._numbers), n)
-        kinds = {i: spec.kind for i, spec in enumerate(self.specs)}
-        codes = {i: (_Codes(), np.empty(n, np.int32)) for i, kind in kinds.items() if kind is Kind.CATEGORY}
-        texts: dict[int, list[Any]] = {i: [] for i, kind in kinds.items() if kind is Kind.TEXT}
-        vector = {i: _Vectors(self.specs[i].size, self._depths[i]) for i, kind in kinds.items() if kind is Kind.VECTOR}
-        out = Typed()
-        start = 0
-        for begin in range(0, n, BLOCK):
-            block = bodies[begin : begin + BLOCK]
-            rows, refused = self.rows(block)
-            taken = range(begin, begin + len(block))
-            kept: Sequence[int] = [begin + i for i in _others(len(block), refused)] if refused else taken
-            out.refused += [begin + i for i in refused]
-            if not rows:
-                continue
-            found = self.turn(rows)
-            models = found[head + 2]
-            if accept is not None and not all(map(accept, dict.fromkeys(models))):
-                mine = [accept(model) for model in models]
-                out.refused += [i for i, own in zip(kept, mine, strict=True) if not own]
-                kept = [i for i, own in zip(kept, mine, strict=True) if own]
-                rows = [row for row, own in zip(rows, mine, strict=True) if own]
-                if not rows:
-                    continue
-                found = self.turn(rows)
-            out.rows += kept
-            out.ids += found[head]
-            out.times += found[head + 1]
-            pack = struct.Struct(f"{len(rows)}d").pack_into
-            for i, at in self._numbers.items():
-                if i in found:
-                    numbers.put(at, start, found[i], pack)
-                else:
-                    numbers.matrix[at, start : start + len(rows)] = np.nan
-            for i, (book, values) in codes.items():
-                values[start : start + len(rows)] = _coded(book, found.get(i), len(rows), self.specs[i])
-            for i, held in texts.items():
-                held.extend(found.get(i) or [None] * len(rows))
-            for i, part in vector.items():
-                part.put(found.get(i) or [None] * len(rows))
-            start += len(rows)
-        out.refused.sort()
-        for i, spec in enumerate(self.specs):
-            if i in codes:
-                book, values = codes[i]
-                out.columns[spec.name] = Column(Kind.CATEGORY, values[:start], tuple(book.words))
-            elif i in texts:
-                held_text = np.empty(start, object)
-                held_text[:] = texts[i]
-                out.columns[spec.name] = Column(Kind.TEXT, held_text)
-            elif i in vector:
-                out.columns[spec.name] = vector[i].column()
-            else:
-                out.columns[spec.name] = _number_column(spec.kind, numbers.matrix[self._numbers[i], :start])
-        return out
+
+def _runs(numbers: Sequence[int]) -> list[tuple[slice, int]]:
+    """Stretches of at least _RUN fields that are numbers, and the matrix's row of the first."""
+    runs = []
+    begin = 0
+    for at in range(len(numbers) + 1):
+        if at == len(numbers) or numbers[at] < 0:
+            if at - begin >= _RUN:
+                runs.append((slice(begin, at), numbers[begin]))
+            begin = at + 1
+    return runs
 
 
-def _number_column(kind: Kind, values: Any) -> Column:
-    wrong: Mask | None = None
-    if kind is Kind.FLAG:
-        other = (values != 0) & (values != 1) & ~np.isnan(values)
-        if other.any():
-            values[other] = np.nan
-            wrong = other
-    return Column(kind, values, (), wrong)
-
-
-def _coded(book: _Codes, values: Sequence[Any] | None, n: int, spec: ColumnSpec) -> Any:
-    if values is None:
-        return np.full(n, -1, np.int32)
+def _coded(book: _Codes, values: Sequence[Any], spec: ColumnSpec) -> Any:
     if spec.name in RESERVED and not set(map(type, values)) <= {str, int, type(None)}:
-        values = [word(v) for v in values]  # lists, and true, which as a key would be 1
-    return np.fromiter(map(book.__getitem__, values), np.int32, n)
+        values = [word(value) for value in values]  # lists, and true, which as a key would be 1
+    return np.fromiter(map(book.__getitem__, values), np.int32, len(values))
 
 
-def _others(n: int, refused: Sequence[int]) -> list[int]:
-    gone = set(refused)
-    return [i for i in range(n) if i not in gone]
+def _from_matrix(spec: ColumnSpec, values: Floats, first: int) -> Column:
+    if spec.kind is Kind.VECTOR:
+        return Column(Kind.VECTOR, values[first : first + spec.size].T)
+    return flag_column(values[first]) if spec.kind is Kind.FLAG else Column(Kind.NUMBER, values[first])
 
 
 @dataclass(slots=True)
@@ -390,22 +411,19 @@ class Typed:
 
     columns: dict[str, Column] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
-    ids: list[Any] = field(default_factory=list)  # text, or as JSON gave them
+    ids: list[Any] = field(default_factory=list)  # as JSON gave them
     times: list[Any] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
 
     def batch(self, offsets: Sequence[int], name: Callable[[int], str], time: Callable[[int], float]) -> Batch:
-        """The batch. `name` and `time` give what a record at a place lacks."""
-        if set(map(type, self.ids)) != {str}:
-            self.ids = [
-                str(id_) if id_ is not None and id_ != "" else name(at)
-                for id_, at in zip(self.ids, self.rows, strict=True)
-            ]
-        ids = np.empty(len(self.rows), object)
-        ids[:] = self.ids
+        """The batch, of records at these offsets. `name` and `time` give what the record at a place lacks."""
+        names = self.ids
+        if set(map(type, names)) != {str} or "" in names:
+            names = [name(at) if id_ in (None, "") else str(id_) for id_, at in zip(names, self.rows, strict=True)]
+        ids = np.empty(len(names), object)
+        ids[:] = names
         times = parse_times(self.times)
         if None in self.times:
-            for row, value in enumerate(self.times):
-                if value is None:
-                    times[row] = time(self.rows[row])
-        return Batch(keys_of(self.ids), times, ids, np.array([offsets[i] for i in self.rows], np.int64), self.columns)
+            absent = [row for row, value in enumerate(self.times) if value is None]
+            times[absent] = [time(self.rows[row]) for row in absent]
+        return Batch(keys_of(names), times, ids, np.array([offsets[at] for at in self.rows], np.int64), self.columns)

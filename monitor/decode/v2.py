@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -96,7 +97,9 @@ class _Tail:
         return taken
 
 
-def _rows(tensors: Sequence[Any], binary: _Tail, row_of: Any) -> list[Fields]:
+def _rows(
+    tensors: Sequence[Any], binary: _Tail, row_of: Callable[[Sequence[str], Sequence[Any]], Fields]
+) -> list[Fields]:
     read = [_tensor(t, binary) for t in tensors]
     sizes = {len(rows) for _, rows in read}
     if len(sizes) != 1:
@@ -142,7 +145,7 @@ def flat(data: Any) -> list[Any]:
         return [data]
     values: list[Any] = data
     for _ in range(16):
-        if not any(isinstance(v, list) for v in values):
+        if list not in set(map(type, values)):
             return values
         values = [item for part in values for item in (part if isinstance(part, list) else [part])]
     raise Unreadable("too_deep", "a tensor of more than 16 dimensions")
@@ -173,10 +176,15 @@ def _input_row(names: Sequence[str], row: Sequence[Any]) -> Fields:
     out: Fields = {}
     for name, value in zip(names, row, strict=True):
         if isinstance(value, list) and len(value) <= WIDE:
-            out |= {f"{name}.{i}": v for i, v in enumerate(value)}
+            out.update(zip(_numbered(name, len(value)), value, strict=True))
         else:
             out[name] = value
     return out
+
+
+@lru_cache(maxsize=256)
+def _numbered(name: str, width: int) -> tuple[str, ...]:
+    return tuple(f"{name}.{i}" for i in range(width))
 
 
 def _output_row(names: Sequence[str], row: Sequence[Any]) -> Fields:
