@@ -103,7 +103,7 @@ class Child:
         self._log = home / f"{name.replace(' ', '-')}.log"
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches us alone, and we stop the parts in their order.
-            # One thread of arithmetic: more would fight on two cores, and a sum's last bit would depend on their number.
+            # One thread of arithmetic: more would fight on two cores, and a sum's last bit would depend on how many.
             self._process = subprocess.Popen(  # noqa: S603  # our own modules
                 [sys.executable, *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
