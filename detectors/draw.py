@@ -8,7 +8,7 @@ is itself a draw with probabilities of its own, so a smaller budget, or labels t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -99,28 +99,27 @@ class Draw(msgspec.Struct):
         """
         self.seen += len(ids)
         keys = uniforms(ids, self.seed) / size
-        full = len(self.keys) > self.n
-        entering = np.flatnonzero(keys < self.keys[-1]) if full else np.arange(len(keys))
-        if len(entering) > self.n + 1:
-            entering = entering[np.argpartition(keys[entering], self.n)[: self.n + 1]]
-        if len(entering):
-            entered = [row(i) for i in entering.tolist()]
-            self._keep_lowest(keys[entering], size[entering], ids[entering], entered)
+        if len(self.keys) > self.n:
+            entering = np.flatnonzero(keys < self.keys[-1])
+            self._keep_lowest(keys[entering], size[entering], ids[entering], lambda i: row(int(entering[i])))
+        else:
+            self._keep_lowest(keys, size, ids, row)
 
     def merge(self, other: Draw) -> None:
         """Adds another part's draw: now the draw of both parts' rows. ValueError unless n and seed are equal."""
         if (other.n, other.seed) != (self.n, self.seed):
             raise ValueError(f"draws differ: n {self.n} and {other.n}, seed {self.seed} and {other.seed}")
         self.seen += other.seen
-        self._keep_lowest(other.keys, other.sizes, other.ids, other.rows)
+        self._keep_lowest(other.keys, other.sizes, other.ids, other.rows.__getitem__)
 
-    def _keep_lowest(self, keys: Floats, size: Floats, ids: NDArray[np.uint64], rows: Sequence[Any]) -> None:
+    def _keep_lowest(self, keys: Floats, size: Floats, ids: NDArray[np.uint64], row: Callable[[int], Any]) -> None:
+        held = len(self.keys)
         keys, size = np.concatenate([self.keys, keys]), np.concatenate([self.sizes, size])
         ids = np.concatenate([self.ids, ids])
         order = np.lexsort((ids, keys))
-        held = ids[order]
-        order = order[np.concatenate([[True], held[1:] != held[:-1]])] if len(order) else order
+        if len(order):
+            ordered = ids[order]
+            order = order[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
         order = order[: self.n + 1]
-        both = [*self.rows, *rows]
         self.keys, self.sizes, self.ids = keys[order], size[order], ids[order]
-        self.rows = [both[i] for i in order.tolist()]
+        self.rows = [self.rows[i] if i < held else row(i - held) for i in order.tolist()]

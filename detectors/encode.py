@@ -18,6 +18,7 @@ T = TypeVar("T")
 _ARRAY = 1  # msgpack extension code
 _SAFE = {"|b1", "|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"}
 _NARROW = (np.uint8, np.uint16, np.uint32)
+_HELD = {"<i8": {"<i8", "|u1", "<u2", "<u4"}}  # kinds that may travel as another
 
 
 class Undecodable(ValueError):
@@ -49,8 +50,8 @@ def _ext(code: int, data: memoryview) -> Any:
         raise Undecodable(f"unknown extension {code}")
     cut = 1 + data[0]
     kind, held, shape = msgspec.msgpack.decode(bytes(data[1:cut]), type=tuple[str, str, tuple[int, ...]])
-    if kind not in _SAFE or held not in _SAFE:
-        raise Undecodable(f"array of {kind!r}")
+    if kind not in _SAFE or held not in _HELD.get(kind, {kind}):
+        raise Undecodable(f"array of {kind!r} held as {held!r}")
     array = np.frombuffer(data[cut:], held).astype(kind)  # a copy of its own, writable
     return array.reshape(shape)
 
@@ -77,7 +78,7 @@ def decode(data: bytes | memoryview, wanted: type[T]) -> T:
     """
     try:
         return msgspec.msgpack.decode(data, type=wanted, dec_hook=_in, ext_hook=_ext)
-    except (msgspec.MsgspecError, ValueError, TypeError, IndexError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise Undecodable(str(error)) from error
 
 

@@ -24,6 +24,7 @@ INNER = 64  # cells between the reference's extremes; KS on 64 quantile cells lo
 CELLS = INNER + 2  # one below the reference's lowest value, one above its highest
 UNSEEN = 256  # words that the reference lacks, counted one by one; of more, the 256 of lowest hash
 KNOWN = 1000  # words of a category column that the reference keeps apart
+HUGE = 1e150  # a value beyond is not a number to reckon with: its square has no size, so it is counted as wrong
 MISSING, OTHER = -1, -2  # codes in a row sample: no value, and a word that the reference lacks
 
 NUMERIC = (Kind.NUMBER, Kind.FLAG)
@@ -39,7 +40,7 @@ def cut_edges(values: Floats) -> Floats:
     [1.0, 1.0, 2.0, 5.0, inf]
     """
     out = np.full(INNER + 1, np.inf)
-    known = values[np.isfinite(values)]
+    known = values[np.abs(values) <= HUGE]
     if not known.size:
         return out
     distinct = np.unique(known)
@@ -272,14 +273,12 @@ class Profile:
             return float("nan")
         above = int(self.layout.above[f])
         edges = self.layout.edges[f, :above]
-        keys, counts = self.tails
-        mine = keys // _SPAN == f
-        at, n = _bucket_value(keys[mine] % _SPAN - _SPAN // 2), counts[mine]
-        inner = self.cells[f, 1:above]
-        under = at <= edges[0] if edges.size else np.ones(at.size, np.bool_)
-        lows = np.concatenate([at[under], edges[:-1], at[~under]])
-        highs = np.concatenate([at[under], edges[1:], at[~under]])
-        mass = np.concatenate([n[under], inner, n[~under]]).astype(np.float64)
+        owner, over, at = self._tail_places()
+        below, beyond = (owner == f) & ~over, (owner == f) & over
+        n = self.tails[1]
+        lows = np.concatenate([at[below], edges[:-1], at[beyond]])
+        highs = np.concatenate([at[below], edges[1:], at[beyond]])
+        mass = np.concatenate([n[below], self.cells[f, 1:above], n[beyond]]).astype(np.float64)
         rank = q * mass.sum()
         reached = np.cumsum(mass)
         i = min(int(np.searchsorted(reached, rank)), mass.size - 1)
@@ -289,16 +288,20 @@ class Profile:
 
     def outside(self) -> tuple[Floats, Floats]:
         """Mean of the values under and over the reference's range (numbers,), to 3 %; NaN where there is none."""
-        keys, counts = self.tails
-        f, at = keys // _SPAN, _bucket_value(keys % _SPAN - _SPAN // 2)
-        under = at <= self.layout.edges[f, 0]
+        f, over, at = self._tail_places()
+        counts = self.tails[1]
         size = len(self.layout.numbers)
         with np.errstate(invalid="ignore"):
             low, high = (
                 np.bincount(f[side], at[side] * counts[side], size) / np.bincount(f[side], counts[side], size)
-                for side in (under, ~under)
+                for side in (~over, over)
             )
         return low, high
+
+    def _tail_places(self) -> tuple[Ints, Mask, Floats]:
+        """Of every tail bucket: number of its column, whether it is over the reference's range, value in its middle."""
+        keys = self.tails[0]
+        return keys // (2 * _SPAN), keys // _SPAN % 2 == 1, _bucket_value(keys % _SPAN - _SPAN // 2)
 
     # -- counting
 
@@ -338,9 +341,9 @@ class Profile:
             return matrix
         missing: Mask | None = None
         seen = np.full(f, n)
-        if not np.isfinite(matrix.sum()):  # one pass tells whether any value is NaN or inf
-            endless = np.isinf(matrix)
-            if endless.any():  # a value without size is not a number to reckon with
+        if not np.vdot(matrix, matrix) <= HUGE**2:  # one pass tells whether any value is NaN, inf or huge
+            endless = np.abs(matrix) > HUGE
+            if endless.any():
                 self.wrong[:f] += endless.sum(axis=1)
                 matrix[endless] = np.nan
             missing = np.isnan(matrix)
@@ -362,9 +365,10 @@ class Profile:
     def _count_tails(self, ordered: Floats, found: Ints, seen: Ints) -> None:
         under = found[:, 0]
         over = found[np.arange(len(found)), self.layout.above]
+        over = np.where(self.layout.above > 0, over, 0)  # a column without edges has one cell, and all is under it
         for i in np.flatnonzero((under > 0) | (over > 0)).tolist():
-            outside = np.concatenate([ordered[i, : under[i]], ordered[i, seen[i] - over[i] : seen[i]]])
-            keys = i * _SPAN + _bucket(outside) + _SPAN // 2
+            low, high = _bucket(ordered[i, : under[i]]), _bucket(ordered[i, seen[i] - over[i] : seen[i]])
+            keys = np.concatenate([low + 2 * i * _SPAN, high + (2 * i + 1) * _SPAN]) + _SPAN // 2
             held_keys, held = self.tails
             self.tails = _summed(
                 np.concatenate([held_keys, keys]), np.concatenate([held, np.ones(keys.size, np.int64)])
@@ -439,13 +443,15 @@ class Profile:
             self.unseen_words[c] = {word: held[word] for word in kept}
 
     def _draw(self, batch: Batch, numbers: Floats, codes: NDArray[np.int32]) -> None:
+        if not self.size:
+            return
         keys = batch.keys
+        rows = np.arange(len(keys))
         if len(self.sample.keys) == self.size:
-            rows = np.flatnonzero(keys < self.sample.keys[-1])
+            rows = np.flatnonzero(keys <= self.sample.keys[-1])
         elif len(keys) > self.size:
-            rows = np.argpartition(keys, self.size)[: self.size]
-        else:
-            rows = np.arange(len(keys))
+            distinct = np.unique(keys)[: self.size]  # an event sent twice takes one place
+            rows = np.flatnonzero(keys <= distinct[-1])
         if rows.size:
             new = Sample(keys[rows], batch.times[rows], numbers[:, rows].T, codes[rows])
             self.sample = _lowest([self.sample, new] if len(self.sample.keys) else [new], self.size)
