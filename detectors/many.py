@@ -47,7 +47,7 @@ def _holm(p: Floats) -> Floats:
 
 
 def _bh(p: Floats) -> Floats:
-    return np.minimum.accumulate((p * p.size / np.arange(1, p.size + 1))[::-1])[::-1]
+    return np.minimum.accumulate((p * (p.size / np.arange(1, p.size + 1)))[::-1])[::-1]
 
 
 def _by(p: Floats) -> Floats:

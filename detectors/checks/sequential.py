@@ -7,6 +7,8 @@ standard deviations. Windows with under `min_rows` values are left out. Neither 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean
 from typing import Annotated
 
 import msgspec
@@ -30,10 +32,10 @@ def _standard_means(current: Profile, reference: Profile, f: Ints, min_rows: int
 class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="adwin"):
     """Adaptive windowing on window means (Bifet, Gavalda 2007), river's implementation.
 
-    Keeps the means since the last alarm and cuts where two halves differ by more than chance allows. Needs no guess of
-    the size of a change. Blind to changes of spread and shape, and conservative: 0.5 deviations are seen after about 12
-    windows. Score: distance of the last mean from those remembered; of a finding, between the means after and before
-    the cut.
+    Keeps the means since the last alarm and alarms where two parts of them differ by more than chance allows, whatever
+    the size of the change. After 60 calm windows of 20 to 1,000 rows it saw a shift of 1 deviation after 9 or 10
+    windows, 0.5 after 12 to 16, 0.25 after 18 to 60 and 0.1 not at all. Blind to changes of spread and shape. Score:
+    distance of the last mean from all remembered; of a finding, between the two levels that fit the means best.
 
     Memory: up to `windows` means a column, oldest half dropped when full. river's own state cannot be saved without
     pickling, so it is made again from the means at each step (0.2 us a mean): a restart changes nothing.
@@ -63,6 +65,8 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         means = _standard_means(current, reference, f, self.min_rows)
         scores = Scores(names, np.full(f.size, np.nan))
         kept: Means = {}
+        # ADWIN takes values of range 1; so the mean of the smallest window admitted gets a deviation of 1
+        scale = sqrt(self.min_rows)
         for i in range(f.size):
             held = list(memory.get(names[i], ()))
             kept[names[i]] = held
@@ -71,23 +75,25 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             if len(held) >= self.windows:
                 del held[: self.windows // 2]
             held.append(float(means[i]))
-            scores.score[i] = abs(held[-1] - sum(held) / len(held))
+            scores.score[i] = abs(held[-1] - fmean(held))
             window = AdaptiveWindowing(self.delta / f.size, 1, 5, 5, 10)
-            cuts = [window.update(mean) for mean in held]
+            cuts = [window.update(scale * mean) for mean in held]
             # a history cut short may show its change earlier than the whole did: any alarm counts
             if any(cuts):
-                recent = min(int(window.get_width()), len(held) - 1)
-                before, after = float(np.mean(held[:-recent])), float(np.mean(held[-recent:]))
+                cut = _cut(np.array(held))
+                before, after = fmean(held[:cut]), fmean(held[cut:])
                 kept[names[i]] = []
                 scores.score[i] = abs(after - before)
                 if scores.score[i] > self.limit:
-                    scores.findings.append(self._finding(names[i], before, after, len(held), recent, reference, f[i]))
+                    scores.findings.append(
+                        self._finding(names[i], before, after, len(held), len(held) - cut, reference, f[i])
+                    )
         return kept, scores
 
     def _finding(
         self, name: str, before: float, after: float, held: int, recent: int, reference: Profile, f: int
     ) -> Finding:
-        mean, deviation = reference.mean[f], np.sqrt(reference.variance[f])
+        mean, deviation = float(reference.mean[f]), float(np.sqrt(reference.variance[f]))
         old, new, size = mean + before * deviation, mean + after * deviation, abs(after - before)
         text = (
             f"{name} changed its level: the mean of its last {recent} windows is {value_text(new)}, of the "
@@ -96,6 +102,15 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         )
         facts: dict[str, float | str] = {"before": old, "after": new, "windows": float(recent)}
         return Finding(name, size, self.limit, text, None, size, "standard deviations", facts)
+
+
+def _cut(means: Floats) -> int:
+    """Where the means fall best into two levels (least squares): river only says that they do."""
+    first = np.arange(1, means.size)
+    rest = means.size - first
+    reached = np.cumsum(means)
+    apart = reached[:-1] / first - (reached[-1] - reached[:-1]) / rest
+    return int((apart**2 * first * rest).argmax()) + 1
 
 
 class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="page_hinkley"):
@@ -107,7 +122,7 @@ class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     """
 
     limit: Annotated[
-        float, msgspec.Meta(gt=0, description="Found at this summed excess: 3 is a shift of 0.5 in eight windows.")
+        float, msgspec.Meta(gt=0, description="Found at this summed excess: 3 is a shift of 0.5 in 9 windows.")
     ] = 3.0
     tolerance: Annotated[
         float, msgspec.Meta(ge=0, description="Deviations that a window may stray without adding to the sum.")
@@ -138,21 +153,23 @@ class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         stepped = np.stack([seen, mean, up, down, lowest, highest], axis=1)
         stepped[alarm] = _FRESH
         kept = np.where(np.isnan(means)[:, None], state, stepped)
-        findings = [self._finding(names[i], f[i], excess[i], mean[i], means[i], int(seen[i]), reference)
-                    for i in np.flatnonzero(alarm).tolist()]  # fmt: skip
+        findings = [
+            self._finding(names[i], excess[i], mean[i], means[i], int(seen[i]), reference, f[i])
+            for i in np.flatnonzero(alarm).tolist()
+        ]
         return dict(zip(names, kept.tolist(), strict=True)), Scores(names, excess, findings)
 
     def _finding(
-        self, name: str, f: int, excess: float, mean: float, last: float, seen: int, reference: Profile
+        self, name: str, excess: float, mean: float, last: float, seen: int, reference: Profile, f: int
     ) -> Finding:
-        centre, deviation = reference.mean[f], np.sqrt(reference.variance[f])
-        old, new = centre + mean * deviation, centre + last * deviation
+        centre, deviation = float(reference.mean[f]), float(np.sqrt(reference.variance[f]))
+        old, new, size = centre + mean * deviation, centre + last * deviation, abs(float(last - mean))
         text = (
             f"{name} strayed from its level: the last window's mean is {value_text(new)}, that of all {seen} windows "
             f"{value_text(old)}. Summed excess {excess:.3g} standard deviations, limit {self.limit:g}."
         )
-        facts: dict[str, float | str] = {"before": old, "after": new, "windows": float(seen)}
-        return Finding(name, float(excess), self.limit, text, None, abs(last - mean), "standard deviations", facts)
+        facts: dict[str, float | str] = {"before": float(old), "after": float(new), "windows": float(seen)}
+        return Finding(name, float(excess), self.limit, text, None, size, "standard deviations", facts)
 
 
 _FRESH = (0.0, 0.0, 0.0, 0.0, float("inf"), float("-inf"))  # seen, mean, up, down, lowest, highest

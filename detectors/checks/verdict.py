@@ -82,7 +82,8 @@ def verdict(rule: Rule, measured: Measured, say: Callable[[int], Words], effect:
             f"{words.text}. {effect} {_size(score[i], unit)}, limit {_size(rule.limit, unit)}"
             f"{'' if chance is None else ', ' + chance_text(chance)}, {now[i]:,} rows against {was[i]:,}."
         )
-        facts = {"rows": float(now[i]), "reference_rows": float(was[i]), **words.facts}
+        facts: dict[str, float | str] = {"rows": float(now[i]), "reference_rows": float(was[i])}
+        facts |= {name: fact if isinstance(fact, str) else float(fact) for name, fact in words.facts.items()}
         findings.append(
             Finding(names[i], float(score[i]), rule.limit, text, chance, float(score[i]), unit or effect.lower(), facts)
         )

@@ -54,7 +54,7 @@ class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         middle = float(np.median(steady))
         # 1.4826: median absolute deviation to standard deviation of a normal law
         spread = max(1.0, 1.4826 * float(np.median(np.abs(steady - middle))))
-        off = (2 * np.sqrt(rows + 0.375) - middle) / spread
+        off = float(2 * np.sqrt(rows + 0.375) - middle) / spread
         usual = float(np.median(before))
         # half a row more on both sides lets silence have a factor
         factor = max((rows + 0.5) / (usual + 0.5), (usual + 0.5) / (rows + 0.5))

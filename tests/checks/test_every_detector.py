@@ -68,7 +68,7 @@ def looks(detector: Any, profiles: Sequence[Profile], reference: Profile, column
         return [detector.check(profile, reference, columns) for profile in profiles]
     memory, found = detector.start(), []
     for profile in profiles:
-        memory, scores = detector.step(decode(encode(memory), object), profile, reference, columns)
+        memory, scores = detector.step(decode(encode(memory), Any), profile, reference, columns)
         found.append(scores)
     return found
 

