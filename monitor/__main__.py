@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
 if TYPE_CHECKING:
-    from monitor.config import Config
+    from monitor.config import Config, ModelOptions
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -158,15 +158,10 @@ def _reference_build(given: argparse.Namespace) -> int:
     from monitor.store import write_atomically
     from monitor.training import Training, Unusable
 
+    model = _model(given.config, given.model) if given.config is not None else None
     try:
         rows = Training(given.data, given.model)
-        if given.config is None:
-            scorers = default_scorers(rows.schema)
-        else:
-            model = next((m for m in _load(given.config).models if m.name == given.model), None)
-            if model is None:
-                _fail(f"{given.config} has no model {given.model!r}; name one of its models with --model", 2)
-            scorers = model.scorers_of(rows.schema)
+        scorers = default_scorers(rows.schema) if model is None else model.scorers_of(rows.schema)
         source = f"training rows of {given.data.name}"
         with _Bar(f"reading {given.data} twice", 2 * rows.size) as bar:
             reference = rows.reference(scorers, source=source, created=time.time(), progress=bar.advance)
@@ -176,6 +171,13 @@ def _reference_build(given: argparse.Namespace) -> int:
     told = f"{reference.profile.rows:,} rows, {len(reference.schema)} columns, {len(scorers)} scorers"
     _say(f"{given.output}: {told}, version {reference.version}")
     return 0
+
+
+def _model(path: Path, name: str) -> ModelOptions:
+    found = next((model for model in _load(path).models if model.name == name), None)
+    if found is None:
+        _fail(f"{path} has no model {name!r}; name one of its models with --model", 2)
+    return found
 
 
 def _reference_show(given: argparse.Namespace) -> int:

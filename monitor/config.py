@@ -58,6 +58,8 @@ _EXAMPLE: dict[str, Any] = {
     "models[].model_server.url": "http://127.0.0.1:8080/metrics",
     "alerts.sinks[].urls": ["http://alertmanager:9093"],
     "alerts.sinks[].url": "https://hooks.example.org/drift",
+    "dead_letters.brokers": ["kafka:9092"],
+    "dead_letters.topic": "inference.driftd.dlq",
     "labeling.url": "mongodb://mongo:27017",
 }
 _HEAD = """# Configuration

@@ -107,7 +107,7 @@ def _struct_schema(kind: inspect.StructType, definitions: dict[str, Any], tag: s
         if inlined is None:
             found["additionalProperties"] = False
         else:  # the keys of the chosen kind stand beside ours
-            beside = kinds(inlined.type) or {}
+            beside: Mapping[str, inspect.StructType] = kinds(inlined.type) or {}
             properties["kind"] = {"type": "string"}
             for part in beside.values():
                 _struct_schema(part, definitions)
@@ -238,7 +238,7 @@ class _Example:
         return lines
 
     def _known(self, field: inspect.Field) -> bool:
-        choice = kinds(field.type) or {}
+        choice: Mapping[str, inspect.StructType] = kinds(field.type) or {}
         parts = [part.cls for part in choice.values()]
         below = _struct_in(field.type)
         if not parts and below is not None and _item(field.type) is None:
@@ -267,6 +267,8 @@ class _Example:
         if below is not None:
             return [f"{name}:", *_indented(self.struct(below, place))]
         default = _plain_default(field)
+        if default is NODEFAULT:
+            raise LookupError(f"{place} has no default: give an example of it")
         return [f"# {name}:"] if default is None else [f"{name}: {_flow(default)}"]
 
     def _choice(self, field: inspect.Field, choice: Mapping[str, inspect.StructType], place: str) -> Lines:

@@ -11,7 +11,7 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -81,25 +81,40 @@ def read(text: str, wanted: type[T], environ: Mapping[str, str] | None = None) -
     return value  # type: ignore[no-any-return]  # `read` builds exactly `wanted`
 
 
-def kinds(kind: inspect.Type) -> dict[str, inspect.StructType] | None:
-    """The interchangeable structs of a field by their `kind`: a union of tagged structs, a table, or one tagged
-    struct. None for a field of another type."""
-    if isinstance(kind, inspect.Metadata):
-        table = (kind.extra or {}).get("table")
-        if table is None:
-            return kinds(kind.type)
-        return {name: _struct(resolve(entry)) for name, entry in table.items()}
-    if isinstance(kind, inspect.StructType):
-        return None if kind.tag is None else {str(kind.tag): kind}
-    if isinstance(kind, inspect.UnionType):
-        found: dict[str, inspect.StructType] = {}
-        for member in kind.types:
-            if not isinstance(member, inspect.NoneType):
-                more = kinds(member)
-                if more is None:
-                    return None
-                found |= more
-        return found or None
+class Kinds(Mapping[str, inspect.StructType]):
+    """Interchangeable structs by their `kind`. One is imported when it is asked for, not when it is listed."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self.entries = entries
+
+    def __getitem__(self, name: str) -> inspect.StructType:
+        entry = self.entries[name]
+        return entry if isinstance(entry, inspect.StructType) else _struct(resolve(entry))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def kinds(kind: inspect.Type) -> Kinds | None:
+    """The interchangeable structs of a field: a union of tagged structs, a table, or one tagged struct. None for a
+    field of another type."""
+    match kind:
+        case inspect.Metadata(extra={"table": table}):
+            return Kinds(table)
+        case inspect.Metadata(type=inner):
+            return kinds(inner)
+        case inspect.StructType(tag=tag) if tag is not None:
+            return Kinds({str(tag): kind})
+        case inspect.UnionType(types=types):
+            members = [kinds(member) for member in types if not isinstance(member, inspect.NoneType)]
+            if all(member is not None for member in members):
+                return Kinds({name: entry for member in members if member for name, entry in member.entries.items()})
     return None
 
 
@@ -193,7 +208,7 @@ class _Reader:
                 return self._quantity(kind.type, extra["unit"], node, path)
             if "table" not in extra:
                 return self.read(kind.type, node, path, depth)
-            return self._tagged(kinds(kind) or {}, node, path, depth)
+            return self._tagged(Kinds(extra["table"]), node, path, depth)
         if isinstance(kind, inspect.UnionType):
             return self._union(kind, node, path, depth)
         if isinstance(kind, inspect.StructType):
@@ -236,7 +251,7 @@ class _Reader:
             return self.read(suited[0], node, path, depth)
         return self._refuse(path, node, "allowed: " + " or ".join(map(type_text, members)))
 
-    def _tagged(self, table: Mapping[str, inspect.StructType], node: Node, path: str, depth: int) -> Any:
+    def _tagged(self, table: Kinds, node: Node, path: str, depth: int) -> Any:
         """A mapping with `kind`, or the kind's bare name where all its options have defaults."""
         if isinstance(node, ScalarNode) and not _is_null(node):
             name: Any = self._text(node, path)
@@ -515,5 +530,5 @@ def _several(one: str) -> str:
 
 
 __all__ = [
-    "Refused", "Secret", "bounds", "description", "inline", "kinds", "read", "resolve", "type_text", "unit_of",
+    "Kinds", "Refused", "Secret", "bounds", "description", "inline", "kinds", "read", "resolve", "type_text", "unit_of",
 ]  # fmt: skip

@@ -69,6 +69,8 @@ class Training:
     def _schema(self) -> Schema:
         events = list(islice(chain.from_iterable(map(self._events, self.files)), LOOKED_AT))
         schema = infer(events)
+        if not events:
+            raise Unusable(f"{self.files[0]}: holds no row" + (f" of model {self.model!r}" if self.model else ""))
         if not schema:
             raise Unusable(f"{self.files[0]}: no column with values in the first {len(events)} rows")
         return schema

@@ -140,7 +140,8 @@ def test_scorers_are_those_of_the_configuration(tmp_path: Path) -> None:
     ("name", "content", "told"),
     [
         ("x.txt", "1", "of unknown kind"),
-        ("x.jsonl", "", "no column with values in the first 0 rows"),
+        ("x.jsonl", "", "holds no row"),
+        ("x.csv", "id,time\n1,2\n", "no column with values in the first 1 rows"),
         ("x.jsonl", "[1]\n", "row 1 is no JSON object"),
         ("x.parquet", "no parquet", "Parquet magic bytes not found"),
         ("x.csv", "a,b\n1,2\n3\n", "Expected 2 columns, got 1"),
