@@ -40,7 +40,7 @@ from monitor.windows import WindowOptions
 # Imported when a configuration names them: no one pays for a client library that is not used.
 SOURCES = {
     "kafka": "monitor.sources.kafka:KafkaOptions",
-    "confluent": "monitor.sources.confluent:ConfluentOptions",
+    "confluent": "monitor.sources.kafka:ConfluentOptions",
     "http": "monitor.sources.http:HttpOptions",
     "files": "monitor.sources.files:FilesOptions",
 }
