@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
-MAX_DEPTH = 64  # of nested inputs; a flattened name of 64 parts is no column that anyone watches
+MAX_DEPTH = 64  # of nesting; a flattened name of 64 parts is no column that anyone watches
 MAX_FIELDS = 4096  # inputs and extras read of one event; of more the event is counted as cut
 
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
+_LONG = re.compile(rb"\d{19}")  # 2**63 has 19 digits
 
 
 class Unreadable(Exception):
@@ -69,17 +72,22 @@ def plain(data: bytes, limit: int) -> bytes:
 
 
 def parse(data: bytes) -> Any:
-    """The JSON value of a body.
+    """The JSON value of a body, nested at most MAX_DEPTH deep.
 
-    Beyond the standard it takes a byte order mark and the literals NaN and Infinity (as null, so missing), lone
-    surrogates (as U+FFFD), and numbers too large for a double (as null). The last of two equal keys counts.
+    Beyond the standard it takes a byte order mark and the literals NaN and Infinity (as null, so missing), and lone
+    surrogates (as U+FFFD). Whole numbers past 64 bits become floats. The last of two equal keys counts.
     """
     try:
-        return msgspec.json.decode(data)
+        try:
+            found = msgspec.json.decode(data)
+        except ValueError:
+            found = _parse_tolerant(data)
     except RecursionError:
         raise Unreadable("too_deep", "nested too deeply to parse") from None
-    except ValueError:
-        return _parse_tolerant(data)
+    # Both looks at the bytes are cheap, and nearly always spare the walk through the value.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(found):
+        raise Unreadable("too_deep", f"nested deeper than {MAX_DEPTH}")
+    return _mapped(found, _narrow) if _LONG.search(data) else found
 
 
 def _parse_tolerant(data: bytes) -> Any:
@@ -91,29 +99,54 @@ def _parse_tolerant(data: bytes) -> Any:
         raise Unreadable("empty", "the record has no body")
     try:
         found = _LENIENT.decode(text)
-    except RecursionError:
-        raise Unreadable("too_deep", "nested too deeply to parse") from None
     except ValueError as error:
         raise Unreadable("malformed", str(error)) from None
-    # only an escape can make a lone surrogate, and only then is the second walk paid for
-    return _mended(found) if "\\u" in text else found
+    # only an escape can make a lone surrogate
+    return _mapped(found, _mend) if "\\u" in text and not _is_deep(found) else found
 
 
-def _whole(digits: str) -> int | None:
-    return int(digits) if len(digits) <= 309 else None  # the largest double has 309 digits
+# Python turns text of more than 4300 digits into no int at all; past 64 bits a float is what is wanted anyway.
+_LENIENT = json.JSONDecoder(
+    parse_constant=lambda _: None, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits)
+)
 
 
-_LENIENT = json.JSONDecoder(parse_constant=lambda _: None, parse_int=_whole)
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
+        return {change(key): _mapped(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_mended(item) for item in value]
-    return value
+        return [_mapped(item, change) for item in value]
+    return change(value)
+
+
+def _mend(value: Any) -> Any:
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _narrow(value: Any) -> Any:
+    """A checkpoint holds integers of 64 bits, signed."""
+    if not isinstance(value, int) or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def flatten(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,10 +162,8 @@ def flatten(inputs: Mapping[str, Any]) -> dict[str, Any]:
         key, value = next(items, (None, None))
         if key is None:
             waiting.pop()
-        elif not isinstance(value, dict):
-            out[prefix + key] = value
-        elif len(waiting) < MAX_DEPTH:
+        elif isinstance(value, dict):
             waiting.append((f"{prefix}{key}.", iter(value.items())))
         else:
-            raise Unreadable("too_deep", f"inputs are nested deeper than {MAX_DEPTH}")
+            out[prefix + key] = value
     return out

@@ -246,13 +246,12 @@ def infer(events: Iterable[Event]) -> Schema:
     """
     values: dict[tuple[Role, str], list[Any]] = {}
     for event in events:
-        for name in RESERVED:
-            if (value := getattr(event, name)) is not None:
-                values.setdefault((_ROLES[name], name), []).append(value)
-        for role, fields in ((Role.INPUT, event.inputs), (Role.CONTEXT, event.extra)):
-            for name, value in fields.items():
-                if value is not None:
-                    values.setdefault((role, column_name(name)), []).append(value)
+        found = [(Role.INPUT, column_name(name), value) for name, value in event.inputs.items()]
+        found += [(_ROLES[name], name, getattr(event, name)) for name in RESERVED]
+        found += [(Role.CONTEXT, column_name(name), value) for name, value in event.extra.items()]
+        for role, name, value in found:
+            if value is not None:
+                values.setdefault((role, name), []).append(value)
     kept = sorted(values, key=lambda place: -len(values[place]))[:MAX_COLUMNS]
     names: set[str] = set()
     schema = []

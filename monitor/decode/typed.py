@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, starmap
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -143,14 +143,15 @@ def _vector_node(place: int, sizes: Sequence[int]) -> _Node:
     return _Node({str(i): child for i, child in enumerate(inner)}, exact=True, array=True)
 
 
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # a longer one is a float to `body.parse`
 _SCALARS: dict[Kind, Any] = {
     Kind.NUMBER: float | None,
     Kind.FLAG: bool | float | None,
-    Kind.CATEGORY: str | int | None,
+    Kind.CATEGORY: str | _Int | None,
     Kind.TEXT: str | None,
 }
-_ANY_WORD = str | int | bool | list[str] | None
-_HEAD_TYPES = {_ID: str | int | None, _TIME: str | float | None, _MODEL: str | None}
+_ANY_WORD = str | _Int | bool | list[str] | None
+_HEAD_TYPES = {_ID: str | _Int | None, _TIME: str | float | None, _MODEL: str | None}
 
 
 class _Leaf(NamedTuple):
