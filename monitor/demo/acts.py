@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import cycle
 from typing import NamedTuple
 
 UNSEEN_SHARE = 0.5  # of the pictures while new products are on the shelf
@@ -92,6 +93,21 @@ def timeline() -> Iterator[tuple[float, Act]]:
     start = 0.0
     for act in ACTS:
         yield start, act
+        start += act.seconds
+
+
+def starts_between(since: float, until: float) -> Iterator[float]:
+    """Starts of acts, in seconds since the very start, from `since` on and before `until`; the cycle repeats.
+
+    >>> list(starts_between(1200.0, CYCLE + 1.0))[-2:], list(starts_between(1201.0, 2100.0))
+    ([5100.0, 6000.0], [])
+    """
+    start = 0.0
+    for act in cycle(ACTS):
+        if start >= until:
+            return
+        if start >= since:
+            yield start
         start += act.seconds
 
 

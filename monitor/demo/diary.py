@@ -11,7 +11,7 @@ from enum import Enum
 
 import msgspec
 
-from monitor.demo.acts import ACTS, CYCLE, SETTLE, Sign, Trouble, act_at
+from monitor.demo.acts import ACTS, CYCLE, SETTLE, Sign, Trouble, act_at, starts_between
 
 
 class OpenAlert(msgspec.Struct, frozen=True):
@@ -124,12 +124,8 @@ class Diary:
 
     def acts(self, until: float) -> list[Noticed]:
         """Every act that began before `until`, seconds since the story's start, in order."""
-        start, out, i = 0.0, [], 0
-        while start < until:
-            out.append(self._acts.get(start, Noticed(i % len(ACTS), self._start + start)))
-            start += ACTS[i % len(ACTS)].seconds
-            i += 1
-        return out
+        starts = starts_between(0.0, until)
+        return [self._acts.get(start, Noticed(act_at(start), self._start + start)) for start in starts]
 
     def _attribute(self, alert: OpenAlert) -> None:
         second = alert.since - self._start

@@ -22,7 +22,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from monitor.demo.acts import ACTS, CYCLE
+from monitor.demo.acts import CYCLE, starts_between
 from monitor.demo.diary import Diary, ModelStatus, Noticed, Status
 from monitor.demo.screen import Board, announce, report, summary
 
@@ -53,7 +53,7 @@ def play(*, once: bool, seed: int = 0, speed: float = 60.0, console: Console | N
     Returns the process's exit code: 0 when all acts were noticed and calm was calm (or the user stopped an endless
     play), 1 when not or when a part of it failed, 130 when the user stopped a play that was to be once.
     """
-    out = console or Console(highlight=False, soft_wrap=True)
+    out = console or Console(highlight=False)
     home = Path(tempfile.mkdtemp(prefix="driftd-demo-"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -202,7 +202,7 @@ def _watch(out: Console, server: Child, daemon: Child, told: Told, diary: Diary,
             model = told.look()
             if model is not None and model.window_end is not None:
                 second = model.window_end - start
-                for since in _acts_begun(played, second):
+                for since in starts_between(played, second):
                     announce(out, since)
                 played = second
                 for news in diary.read(model):
@@ -218,13 +218,3 @@ def _watch(out: Console, server: Child, daemon: Child, told: Told, diary: Diary,
                     raise Failed("The model server has played, but the daemon judged too little of it.")
                 return diary.acts(CYCLE)
             time.sleep(LOOK)
-
-
-def _acts_begun(before: float, now: float) -> Iterator[float]:
-    """Seconds at which acts began after `before`, up to `now`."""
-    start, i = 0.0, 0
-    while start < now:
-        if start > before:
-            yield start
-        start += ACTS[i % len(ACTS)].seconds
-        i += 1

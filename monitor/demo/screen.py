@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,17 @@ from monitor.demo.acts import ACTS, Trouble, act_at
 from monitor.demo.diary import ModelStatus, News, Noticed, Turn
 
 _SIGNS = [sign for act in ACTS for sign in act.signs]
+_INDENT = 11
+_MEANS = {  # by column where it says more, else by check
+    "entropy": "The model is less sure of its answers than when it was accepted.",
+    "confidence": "The model is less sure of its answers than when it was accepted.",
+    "disagreement": "The committee's members contradict one another.",
+    "novelty": "Pictures are unlike those that the model was accepted on.",
+    "range": "Values lie where none lay in the reference.",
+    "shift": "Over five minutes the values are spread otherwise than in the reference.",
+    "shares": "Over five minutes the categories come in other proportions than in the reference.",
+    "missing": "Values do not arrive any more.",
+}
 _RATE_OVER = 4.0  # seconds of the clock that events/s is taken over
 
 
@@ -38,7 +50,10 @@ def report(out: Console, news: News, now: float) -> None:
     line.append(f"{mark:>2} {news.turn.value:<9}", color).append(f"{quoted.check} on {about}", "bold")
     out.print(line)
     if news.turn is Turn.OPENED and news.first:
-        out.print(Text(f"           {quoted.text}"))
+        meaning = _MEANS.get(quoted.column) or _MEANS.get(quoted.check)
+        if meaning:
+            out.print(Padding(meaning, (0, 0, 0, _INDENT)))
+        out.print(Padding(Text(quoted.text, "dim"), (0, 0, 0, _INDENT)))
 
 
 class Board:
@@ -83,8 +98,8 @@ class Board:
 
 def summary(noticed: Iterable[Noticed]) -> Table:
     """Act by act, what should have been noticed, what was, and how long it took."""
-    table = Table(title="What the daemon noticed", title_justify="left")
-    for heading in ("act", "should be noticed", "was noticed by", "after (event time)"):
+    table = Table(title="What the daemon noticed, and after how long by event time", title_justify="left")
+    for heading in ("act", "should be noticed", "was noticed by", "after"):
         table.add_column(heading)
     for told in noticed:
         act = ACTS[told.act]

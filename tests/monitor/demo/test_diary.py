@@ -5,7 +5,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from monitor.demo.acts import ACTS, CYCLE, SETTLE, Trouble, act_at, timeline
+from monitor.demo.acts import ACTS, CYCLE, SETTLE, Trouble, act_at, starts_between, timeline
 from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Status, Turn
 
 START = 1_000_000.0
@@ -34,6 +34,13 @@ def test_acts_follow_one_another_and_start_anew_after_the_last() -> None:
     assert [act_at(start) for start in starts] == list(range(len(ACTS)))
     assert [act_at(start - 1.0) for start in starts[1:]] == list(range(len(ACTS) - 1))
     assert act_at(CYCLE + starts[2]) == 2
+
+
+def test_every_act_is_announced_once_whatever_the_looks() -> None:
+    starts = [start for start, _ in timeline()]
+    for looks in ([10.0 * n for n in range(1, 601)], [7.0, 1200.0, 1200.0, 1210.0, 2700.0, 5999.0]):
+        begun = [s for before, now in pairwise([-1.0, *looks]) for s in starts_between(before, now)]
+        assert begun == starts
 
 
 def test_a_sign_is_noticed_once_by_the_first_alert_that_shows_it() -> None:
