@@ -83,6 +83,12 @@ def test_wasserstein_of_a_spread_that_doubled_is_scipys() -> None:
     assert moved == pytest.approx(stats.wasserstein_distance(before, now) / before.std(), rel=0.05)
 
 
+def test_wasserstein_of_few_distinct_values_is_exact_though_the_mean_stays() -> None:
+    before, now = np.repeat([0.0, 10.0, 20.0], [250, 500, 250]), np.repeat([0.0, 10.0, 20.0], [100, 800, 100])
+    moved, _ = only(Wasserstein().check(*pair(before, now), ["x"]))
+    assert moved == pytest.approx(stats.wasserstein_distance(before, now) / before.std(ddof=1), rel=1e-9)
+
+
 def words(rng: np.random.Generator, n: int, shares: dict[str, float]) -> list[str]:
     return [str(w) for w in rng.choice(list(shares), n, p=list(shares.values()))]
 
