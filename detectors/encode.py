@@ -6,6 +6,7 @@ and a profile of 60 columns shrinks from 60 to 10 KB.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar, get_origin
 
 import msgspec
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 _ARRAY = 1  # msgpack extension code
 _SAFE = {"|b1", "|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"}
-_NARROW = (np.uint8, np.uint16, np.uint32)
+_NARROW = ((0xFF, np.dtype("|u1")), (0xFFFF, np.dtype("<u2")), (0xFFFF_FFFF, np.dtype("<u4")))
 _HELD = {"<i8": {"<i8", "|u1", "<u2", "<u4"}}  # kinds that may travel as another
 
 
@@ -26,10 +27,10 @@ class Undecodable(ValueError):
 
 
 def _narrowed(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if array.dtype != np.int64 or not array.size or array.min() < 0:
+    if array.dtype != np.int64 or not array.size:
         return array
-    top = array.max()
-    return next((array.astype(t) for t in _NARROW if top <= np.iinfo(t).max), array)
+    top = array.view(np.uint64).max()  # a negative number is the largest of all
+    return next((array.astype(kind) for most, kind in _NARROW if top <= most), array)
 
 
 def _out(value: Any) -> Any:
@@ -45,11 +46,14 @@ def _out(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be encoded")
 
 
+_head = msgspec.msgpack.Decoder(tuple[str, str, tuple[int, ...]])
+
+
 def _ext(code: int, data: memoryview) -> Any:
     if code != _ARRAY:
         raise Undecodable(f"unknown extension {code}")
     cut = 1 + data[0]
-    kind, held, shape = msgspec.msgpack.decode(bytes(data[1:cut]), type=tuple[str, str, tuple[int, ...]])
+    kind, held, shape = _head.decode(data[1:cut])
     if kind not in _SAFE or held not in _HELD.get(kind, {kind}):
         raise Undecodable(f"array of {kind!r} held as {held!r}")
     array = np.frombuffer(data[cut:], held).astype(kind)  # a copy of its own, writable
@@ -70,6 +74,11 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+@cache
+def _decoder(wanted: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(wanted, dec_hook=_in, ext_hook=_ext)
+
+
 def decode(data: bytes | memoryview, wanted: type[T]) -> T:
     """The value back, checked against `wanted`. Raises Undecodable, never anything else.
 
@@ -77,9 +86,10 @@ def decode(data: bytes | memoryview, wanted: type[T]) -> T:
     [0, 1, 2]
     """
     try:
-        return msgspec.msgpack.decode(data, type=wanted, dec_hook=_in, ext_hook=_ext)
+        value: T = _decoder(wanted).decode(data)  # type: ignore[arg-type]  # a type is hashable
     except (msgspec.MsgspecError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise Undecodable(str(error)) from error
+    return value
 
 
 class _Column(msgspec.Struct, frozen=True, array_like=True):

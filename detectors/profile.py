@@ -341,7 +341,8 @@ class Profile:
             return matrix
         missing: Mask | None = None
         seen = np.full(f, n)
-        if not np.vdot(matrix, matrix) <= HUGE**2:  # one pass tells whether any value is NaN, inf or huge
+        # One pass tells whether any value is NaN, inf or huge. (np.vdot would wake BLAS threads at 10,000 values.)
+        if not np.einsum("ij,ij->", matrix, matrix) <= HUGE**2:
             endless = np.abs(matrix) > HUGE
             if endless.any():
                 self.wrong[:f] += endless.sum(axis=1)
@@ -356,7 +357,8 @@ class Profile:
         for i, edges in enumerate(layout.edges):
             reached[i, :-1] = ordered[i].searchsorted(edges, "right")
         reached[:, -1] = seen
-        found = np.diff(np.minimum(reached, seen[:, None]), prepend=0, axis=1)
+        found = reached.copy()
+        found[:, 1:] -= reached[:, :-1]
         self.cells += found
         self._count_tails(ordered, found, seen)
         self._count_moments(matrix, ordered, seen, missing)
@@ -366,13 +368,20 @@ class Profile:
         under = found[:, 0]
         over = found[np.arange(len(found)), self.layout.above]
         over = np.where(self.layout.above > 0, over, 0)  # a column without edges has one cell, and all is under it
-        for i in np.flatnonzero((under > 0) | (over > 0)).tolist():
-            low, high = _bucket(ordered[i, : under[i]]), _bucket(ordered[i, seen[i] - over[i] : seen[i]])
-            keys = np.concatenate([low + 2 * i * _SPAN, high + (2 * i + 1) * _SPAN]) + _SPAN // 2
-            held_keys, held = self.tails
-            self.tails = _summed(
-                np.concatenate([held_keys, keys]), np.concatenate([held, np.ones(keys.size, np.int64)])
-            )
+        rows = np.flatnonzero((under > 0) | (over > 0))
+        if not rows.size:
+            return
+        values = np.concatenate([
+            part
+            for i in rows.tolist()
+            for part in (ordered[i, : under[i]], ordered[i, seen[i] - over[i] : seen[i]])
+        ])  # fmt: skip
+        sides = np.repeat(
+            np.stack([2 * rows, 2 * rows + 1], axis=1).ravel(), np.stack([under[rows], over[rows]], axis=1).ravel()
+        )
+        keys = sides * _SPAN + _bucket(values) + _SPAN // 2
+        held_keys, held = self.tails
+        self.tails = _summed(np.concatenate([held_keys, keys]), np.concatenate([held, np.ones(keys.size, np.int64)]))
 
     def _count_moments(self, matrix: Floats, ordered: Floats, seen: Ints, missing: Mask | None) -> None:
         if missing is None:
@@ -401,36 +410,35 @@ class Profile:
 
     def _count_categories(self, batch: Batch, n: int) -> NDArray[np.int32]:
         layout = self.layout
-        c_all, known_all = len(layout.categories), int(layout.starts[-1])
-        # places to count in: known words end to end, then one place a column for missing, one for unseen words
-        places = np.empty((c_all, n), np.intp)
+        first, all_columns = len(layout.numbers), len(layout.categories)
+        codes = np.full((all_columns, n), MISSING, np.int32)
         for c, name in enumerate(layout.categories):
             column = batch.columns.get(name)
-            if column is None or column.kind is not Kind.CATEGORY:
-                places[c] = known_all + c
-                if column is not None:
-                    self.wrong[len(layout.numbers) + c] += n - int(column.missing().sum())
+            if column is None:
+                continue
+            if column.kind is not Kind.CATEGORY:
+                self.wrong[first + c] += n - int(column.missing().sum())
                 continue
             if column.wrong is not None:
-                self.wrong[len(layout.numbers) + c] += int(column.wrong.sum())
-            known, start, other = layout.codes[c], int(layout.starts[c]), known_all + c_all + c
-            table = [start + known[w] if w in known else other for w in column.words]
-            table.append(known_all + c)  # serves code -1
-            places[c] = np.array(table, np.intp)[column.values]
-        found = np.bincount(places.ravel(), minlength=known_all + 2 * c_all)
-        self.words += found[:known_all]
-        first = len(layout.numbers)
-        self.missing[first : first + c_all] += found[known_all : known_all + c_all]
-        new = found[known_all + c_all :]
+                self.wrong[first + c] += int(column.wrong.sum())
+            known = layout.codes[c]
+            table = [known.get(word, OTHER) for word in column.words]
+            table.append(MISSING)  # serves code -1
+            codes[c] = np.array(table, np.int32)[column.values]
+        # all columns are counted end to end, two places before each column's words taking OTHER and MISSING
+        starts = layout.starts[:-1] + 2 * np.arange(1, all_columns + 1)
+        found = np.bincount((codes + starts[:, None]).ravel(), minlength=len(self.words) + 2 * all_columns)
+        self.missing[first : first + all_columns] += found[starts + MISSING]
+        new = found[starts + OTHER]
         self.unseen += new
+        is_word = np.ones(found.size, np.bool_)
+        is_word[starts + MISSING] = is_word[starts + OTHER] = False
+        self.words += found[is_word]
         for c in np.flatnonzero(new).tolist():
             column = batch.columns[layout.categories[c]]
-            counts = np.bincount(column.values[places[c] == known_all + c_all + c], minlength=len(column.words))
+            counts = np.bincount(column.values[codes[c] == OTHER], minlength=len(column.words))
             self.count_unseen(c, {column.words[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()})
-        codes = places - layout.starts[:-1, None]
-        codes[places >= known_all] = MISSING
-        codes[places >= known_all + c_all] = OTHER
-        return codes.T.astype(np.int32)
+        return codes.T
 
     def count_unseen(self, c: int, words: Mapping[str, int]) -> None:
         """Adds rows of words that the reference lacks to category column number `c`."""
