@@ -43,7 +43,6 @@ def client_settings(brokers: Sequence[str], security: Security) -> dict[str, Any
         "sasl_plain_password": None if security.password is None else str(security.password),
         "reconnect_backoff_max_ms": int(_RECONNECT * 1000),
         "bootstrap_timeout_ms": int(_BOOTSTRAP * 1000),
-        "metrics_enabled": False,
     }
 
 
@@ -57,6 +56,7 @@ def _reading(options: KafkaOptions) -> dict[str, Any]:
         "max_poll_records": options.poll_records,
         "fetch_max_bytes": options.fetch_bytes,
         "max_partition_fetch_bytes": options.partition_fetch_bytes,
+        "metrics_enabled": False,
     }
 
 
