@@ -118,13 +118,15 @@ class Sample(NamedTuple):
     codes: NDArray[np.int32]  # (k, categories): known word, MISSING or OTHER
 
 
+def _first_of_equals(ordered: NDArray[np.uint64]) -> Mask:
+    return np.concatenate([np.ones(min(ordered.size, 1), np.bool_), ordered[1:] != ordered[:-1]])
+
+
 def _lowest(parts: Sequence[Sample], k: int) -> Sample:
     keys = np.concatenate([p.keys for p in parts])
     times = np.concatenate([p.times for p in parts])
     order = np.lexsort((times, keys))
-    ordered = keys[order]
-    order = order[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if order.size else order  # a row twice is one
-    order = order[:k]
+    order = order[_first_of_equals(keys[order])][:k]  # a row twice is one
     return Sample(
         keys[order],
         times[order],
@@ -458,8 +460,9 @@ class Profile:
         if len(self.sample.keys) == self.size:
             rows = np.flatnonzero(keys <= self.sample.keys[-1])
         elif len(keys) > self.size:
-            distinct = np.unique(keys)[: self.size]  # an event sent twice takes one place
-            rows = np.flatnonzero(keys <= distinct[-1])
+            ordered = np.sort(keys)
+            distinct = ordered[_first_of_equals(ordered)]  # an event sent twice takes one place
+            rows = np.flatnonzero(keys <= distinct[: self.size][-1])
         if rows.size:
             new = Sample(keys[rows], batch.times[rows], numbers[:, rows].T, codes[rows])
             self.sample = _lowest([self.sample, new] if len(self.sample.keys) else [new], self.size)
