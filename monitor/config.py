@@ -71,7 +71,8 @@ JSON Schema for editors.
 - Every key may be left out unless it is marked **needed**; a key that is not listed here is refused.
 - Durations and sizes carry their unit: `500ms`, `10s`, `5m`, `1h30m`, `7d`; `512B`, `10kB`, `64MiB`, `1GiB`.
 - `${NAME}` and `${NAME:-default}` in a value are replaced from the environment, `${file:/run/secrets/x}` by a file's
-  stripped text; `$${` is a literal `${`. Where a list is wanted, the replaced text is split at commas.
+  stripped text; `$${` is a literal `${`. Where a list is wanted, the replaced text is split at commas; where a key may
+  be left out, an empty one leaves it out.
 - Where a `kind` is chosen, its bare name stands for all of its defaults: `labeling: sqlite`. `package.module:Name` as a
   detector's or scorer's kind takes a part of your own: a frozen `msgspec.Struct` with the methods of `detectors.core`.
 

@@ -62,7 +62,8 @@ def read(text: str, wanted: type[T], environ: Mapping[str, str] | None = None) -
     """The struct that a YAML text describes. Refused names every problem at once.
 
     `${NAME}` and `${NAME:-default}` in a value are replaced from `environ`, `${file:/run/secrets/x}` by a file's
-    stripped text; `$${` stands for a literal `${`. A replaced value is split at commas where a list is wanted.
+    stripped text; `$${` stands for a literal `${`. A replaced value is split at commas where a list is wanted, and
+    leaves the key out where it is empty and the key may be left out.
     """
     if len(text) > LARGEST:
         raise Refused([f"$: {len(text)} characters; a configuration has at most {LARGEST}"])
@@ -233,7 +234,7 @@ class _Reader:
 
     def _union(self, kind: inspect.UnionType, node: Node, path: str, depth: int) -> Any:
         members = [member for member in kind.types if not isinstance(member, inspect.NoneType)]
-        if len(members) < len(kind.types) and _is_null(node):
+        if len(members) < len(kind.types) and (_is_null(node) or self._replaced_by_nothing(node)):
             return None
         tagged = kinds(kind)
         if tagged is not None:
@@ -250,6 +251,10 @@ class _Reader:
         if len(suited) == 1:  # its own problems say more than "one of these"
             return self.read(suited[0], node, path, depth)
         return self._refuse(path, node, "allowed: " + " or ".join(map(type_text, members)))
+
+    def _replaced_by_nothing(self, node: Node) -> bool:
+        """Whether it is such as `${NAME:-}` without a NAME: for what may be left out, it is left out."""
+        return isinstance(node, ScalarNode) and node.value != "" and _replaced(node.value, self._environ) == ("", [])
 
     def _tagged(self, table: Kinds, node: Node, path: str, depth: int) -> Any:
         """A mapping with `kind`, or the kind's bare name where all its options have defaults."""
@@ -355,24 +360,7 @@ class _Reader:
         """The text of a scalar, `${...}` replaced."""
         if not isinstance(node, ScalarNode):
             return self._refuse(path, node, "allowed: a text")
-        lacking: list[str] = []
-
-        def replace(match: re.Match[str]) -> str:
-            literal, is_file, name, default = match.groups()
-            if literal:
-                return "${"
-            if is_file:
-                try:
-                    return Path(name).read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError) as error:
-                    lacking.append(f"cannot read {name}: {getattr(error, 'strerror', None) or error}")
-                    return ""
-            found = self._environ.get(name) or default
-            if found is None:
-                lacking.append(f"the environment has no {name}; set it or write ${{{name}:-default}}")
-            return found or ""
-
-        text = _SUBSTITUTE.sub(replace, node.value)
+        text, lacking = _replaced(node.value, self._environ)
         return self._refuse(path, node, "; ".join(lacking)) if lacking else text
 
     def _quantity(self, kind: inspect.Type, unit: str, node: Node, path: str) -> Any:
@@ -434,6 +422,28 @@ class _Reader:
 
 
 _STR = "tag:yaml.org,2002:str"
+
+
+def _replaced(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The text with every `${...}` replaced, and what was lacking, in words."""
+    lacking: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        literal, is_file, name, default = match.groups()
+        if literal:
+            return "${"
+        if is_file:
+            try:
+                return Path(name).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                lacking.append(f"cannot read {name}: {getattr(error, 'strerror', None) or error}")
+                return ""
+        found = environ.get(name) or default
+        if found is None:
+            lacking.append(f"the environment has no {name}; set it or write ${{{name}:-default}}")
+        return found or ""
+
+    return _SUBSTITUTE.sub(replace, text), lacking
 
 
 def _scalar(text: str, *, plain: bool) -> Any:

@@ -49,14 +49,9 @@ class Training:
         self.schema = self._schema()
 
     def reference(self, scorers: Mapping[str, Scorer], *, source: str, created: float, progress: Progress) -> Reference:
-        """A reference of all rows; `progress` is told of every byte twice. Unusable when there is not a row."""
+        """A reference of all rows; `progress` is told of every byte twice."""
         roles = {spec.name: spec.role for spec in self.schema}
-        try:
-            return build(
-                self.model, lambda: self.batches(progress), scorers, roles=roles, source=source, created=created
-            )
-        except ValueError as error:
-            raise Unusable(f"{source}: {error}") from error
+        return build(self.model, lambda: self.batches(progress), scorers, roles=roles, source=source, created=created)
 
     def batches(self, progress: Progress) -> Iterator[Batch]:
         """Every row in order, at most CHUNK at a time."""
@@ -162,7 +157,8 @@ def _tables(file: Path, progress: Progress) -> Iterator[pa.Table]:
 
     try:
         if file.suffix == ".parquet":
-            with parquet.ParquetFile(file) as reader:
+            # read page by page: whole row groups of a training set would be hundreds of MB
+            with parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as reader:
                 rows = max(reader.metadata.num_rows, 1)
                 for batch in reader.iter_batches(batch_size=CHUNK):
                     yield pa.Table.from_batches([batch])

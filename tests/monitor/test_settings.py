@@ -180,6 +180,13 @@ def test_values_are_replaced_from_the_environment_and_files(tmp_path: Path) -> N
     assert got.labels == {"literal": "${PORT}", "text": "99"}
 
 
+def test_an_empty_replacement_leaves_out_what_may_be_left_out() -> None:
+    assert read("count: ${COUNT:-}", Whole, {}).count is None
+    assert read("count: ${COUNT:-}", Whole, {"COUNT": "3"}).count == 3
+    assert "allowed: one of high, low" in refusal("level: ${LEVEL:-}")
+    assert "the environment has no COUNT" in refusal("count: ${COUNT}")
+
+
 def test_what_cannot_be_replaced_is_named() -> None:
     assert "the environment has no NOPE; set it or write ${NOPE:-default}" in refusal("level: ${NOPE}")
     assert "cannot read /nowhere: No such file" in refusal("level: ${file:/nowhere}")
