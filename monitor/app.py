@@ -14,12 +14,14 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 import msgspec
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import Counter
 
 from alerting.deliver import Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
 from detectors.reference import Reference
-from monitor.config import Config, exposed
+from monitor.config import Config, exposed, kind_of
 from monitor.decode import Own
 from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import from_bytes
@@ -40,6 +42,7 @@ from monitor.web import Unbound, Web
 
 log = logging.getLogger(__name__)
 
+MEASURED = 5.0  # seconds between looks at counts that others keep
 PATIENCE = 10.0  # seconds that destinations get at the end; Kubernetes gives the whole process 30
 
 
@@ -152,6 +155,9 @@ class App:
             )
             self._ingesting.append(loop)
         self._web = Web(config.web, self, self.meters, intake=config.intake)
+        self._counted: dict[str, int] = {}
+        self._jobs = BackgroundScheduler(daemon=True)
+        self._jobs.add_job(self._measure, "interval", seconds=MEASURED)
 
     def _sources(self) -> Iterator[tuple[str, Source, Decoder, Mapping[str, Plan]]]:
         """Each configured source with the models it feeds, then the servers that are scraped."""
@@ -185,6 +191,25 @@ class App:
             raise Unstartable(f"source: {error}") from error
         return source
 
+    def _measure(self) -> None:
+        """Brings counts that others keep into the metrics. Runs on the scheduler's thread."""
+        meters = self.meters
+        for name, held in (("exchange", self._exchange), ("intake", self._intake)):
+            if held is not None:
+                meters.log_bytes.labels(name).set(held.size)
+                self._count(meters.log_truncations.labels(name), name, held.torn_bytes > 0)
+        for destination, condition in self._delivery.conditions().items():
+            self._count(meters.deliveries.labels(destination), f"delivered {destination}", condition.delivered)
+            self._count(meters.delivery_failures.labels(destination), f"failed {destination}", condition.failures)
+        kind = kind_of(self._config.dead_letters)
+        self._count(meters.dead_letters.labels(kind), "dead letters", self._dead.written)
+        self._count(meters.dead_letters_lost.labels(kind), "dead letters lost", self._dead.lost)
+
+    def _count(self, counter: Counter, name: str, total: int) -> None:
+        """Raises a counter to a total that somebody else keeps."""
+        counter.inc(total - self._counted.get(name, 0))
+        self._counted[name] = total
+
     # -- what the web server shows and feeds
 
     def snapshot(self) -> Snapshot:
@@ -193,6 +218,11 @@ class App:
     def silences(self) -> Mapping[str, float]:
         now = time.monotonic()
         return {stage.name: now - stage.alive for stage in self._stages() if not stage.ended.is_set()}
+
+    @property
+    def backlog(self) -> int:
+        """Messages on the exchange that the judge has not taken yet."""
+        return self._judging.backlog
 
     def not_ready(self) -> Sequence[str]:
         return [f"{loop.name} has not asked its source yet" for loop in self._ingesting if not loop.polled.is_set()]
@@ -216,6 +246,7 @@ class App:
         # what is loaded by now lives as long as the process: the cyclic collector need not look at it again
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        self._jobs.start()
         for stage in self._stages():
             stage.start()
 
@@ -243,6 +274,7 @@ class App:
             clean &= stage.join(PATIENCE) and stage.error is None
         if clean:
             self._judging.settle(PATIENCE)
+        self._jobs.shutdown()
         self._web.stop()
         self._dead.close()
         for held in (self._exchange, self._intake):

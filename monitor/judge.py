@@ -277,7 +277,7 @@ class Judge:
         )  # fmt: skip
         self._learned(reference)
         desk.standard = _Standard(plan, reference)
-        state.learned = []
+        state.learned, state.memories = [], {}  # memories are in the old reference's units
 
     def _look(
         self, desk: _Desk, standard: _Standard, window: int, profile: Profile
@@ -373,8 +373,7 @@ class Judge:
             last=desk.last,
             learning=None if reference else (len(state.learned), desk.plan.learn),
             scores=dict(desk.scores),
-            # copies, since the life cycle goes on changing its own
-            alerts=tuple(msgspec.structs.replace(a) for a in state.alerts.alerts.values()),
+            alerts=tuple(state.alerts.alerts.values()),
             texts=tuple(desk.texts),
             events=state.events,
             late=state.late,

@@ -35,8 +35,9 @@ JUDGE = "judge"  # name of the judge's checkpoint
 class Stage:
     """A named thread that goes round until told to stop, says that it lives, and never dies silently."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, meters: Meters) -> None:
         self.name = name
+        self._meters = meters
         self.alive = time.monotonic()
         self.error: BaseException | None = None
         self.ended = threading.Event()
@@ -59,6 +60,7 @@ class Stage:
             self.work()
         except BaseException as error:  # a stage that ends by a bug ends the process, which its supervisor restarts
             self.error = error
+            self._meters.errors.labels(self.name).inc()
             log.exception("%s stopped by an unexpected error", self.name)
         finally:
             self.ended.set()
@@ -81,10 +83,9 @@ class IngestLoop(Stage):
         every: float,
         meters: Meters,
     ) -> None:
-        super().__init__(f"ingest {ingest.name}")
+        super().__init__(f"ingest {ingest.name}", meters)
         self._source, self._ingest, self._journal = source, ingest, journal
         self._exchange, self._budget, self._every = exchange, budget, every
-        self._meters = meters
         self.polled = threading.Event()
 
     def work(self) -> None:
@@ -92,7 +93,9 @@ class IngestLoop(Stage):
         saved = time.monotonic()
         try:
             while not self._stop.is_set():
-                source.pause(self._exchange.size > self._budget)
+                full = self._exchange.size > self._budget
+                source.pause(full)
+                self._meters.paused.labels(self._ingest.name).set(full)
                 ended = self._round()
                 now = time.monotonic()
                 if ended or now - saved >= self._every:
@@ -149,8 +152,13 @@ class IngestLoop(Stage):
 
     def _save(self) -> None:
         began = time.monotonic()
-        self._exchange.sync()
-        offsets = self._ingest.checkpoint()
+        try:
+            self._exchange.sync()
+            offsets = self._ingest.checkpoint()
+        except OSError as error:  # the last checkpoint still stands: only more is read again after a crash
+            log.warning("no checkpoint of %s could be saved: %s", self.name, error)
+            self._meters.checkpoint_failures.labels("ingest").inc()
+            return
         self._source.commit(offsets)
         for partition, offset in offsets.items():
             self._journal.passed(partition, offset)
@@ -179,21 +187,16 @@ class JudgeLoop(Stage):
         every: float,
         meters: Meters,
     ) -> None:
-        super().__init__("judge")
+        super().__init__("judge", meters)
         self._judge, self._exchange, self._store = judge, exchange, store
         self._delivery, self._destinations, self._labels = delivery, tuple(destinations), labels
-        self._budget, self._every, self._meters = budget, every, meters
+        self._budget, self._every = budget, every
         self._offset = exchange.start
         self._outbox = Outbox()
         self._saved = time.monotonic()
         self._dirty = False
-        self.caught_up = threading.Event()
+        self._measured = 0.0
         self._restore()
-
-    @property
-    def outbox(self) -> Outbox:
-        """Read by the meters; the counts may be a moment old."""
-        return self._outbox
 
     @property
     def backlog(self) -> int:
@@ -226,16 +229,13 @@ class JudgeLoop(Stage):
                 continue
             if self._exchange.wait(self._offset, 0.0 if stopping else POLL):
                 self._read()
-            else:
-                self.caught_up.set()
-                if stopping:
-                    break
+            elif stopping:
+                break
             if self._dirty and time.monotonic() - self._saved >= self._every:
                 self.save()
         self.save()
 
     def _read(self) -> None:
-        self.caught_up.clear()
         effects = Effects()
         for offset, data in self._exchange.read(self._offset, max_bytes=8 << 20):
             self._judge.take(from_bytes(data), effects)
@@ -247,23 +247,40 @@ class JudgeLoop(Stage):
         now = time.time()
         items = notices_to(self._destinations, effects.notices, now)
         items += [draw.item(self._labels, now) for draw in effects.draws]
-        if items:
-            self._outbox.put(items)
-            self._delivery.offer(items)
+        self._outbox.put(items)
         if effects.notices:
+            # what is said aloud must be remembered, or a crash would say it again; label tasks are told apart by id
+            self.save()
             self._delivery.refresh(self._judge.alerts())
+        self._delivery.offer(items)
 
     def _collect(self) -> None:
         if self._outbox.done(self._delivery.finished()):
             self._dirty = True
+        now = time.monotonic()
+        if now - self._measured >= 1.0:
+            self._measured = now
+            self._measure()
+
+    def _measure(self) -> None:
+        meters = self._meters
+        meters.outbox_bytes.set(self._outbox.bytes)
+        for destination, waiting in self._outbox.waiting().items():
+            meters.outbox_items.labels(destination).set(waiting.items)
 
     def save(self) -> None:
         """Offset, windows, memories, alerts and outbox in one blob; then what it covers may go from the exchange."""
         began = time.monotonic()
-        self._store.put(JUDGE, encode(_Checkpoint(self._offset, self._judge.checkpoint(), self._outbox.save())))
+        self._saved, self._dirty = began, False
+        try:
+            self._store.put(JUDGE, encode(_Checkpoint(self._offset, self._judge.checkpoint(), self._outbox.save())))
+        except OSError as error:  # the exchange keeps what is not covered: nothing is lost, more is judged again
+            log.warning("no checkpoint of the judge could be saved: %s", error)
+            self._meters.checkpoint_failures.labels("judge").inc()
+            self._dirty = True
+            return
         self._exchange.trim(self._offset)
-        self._saved, self._dirty = time.monotonic(), False
-        self._meters.checkpoints.labels("judge").observe(self._saved - began)
+        self._meters.checkpoints.labels("judge").observe(time.monotonic() - began)
 
     def settle(self, patience: float) -> None:
         """After the end: gives the destinations so many seconds to take what waits, and saves what became of it."""
