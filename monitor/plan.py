@@ -24,7 +24,7 @@ class Plan:
         self._window = window
         self.name = options.name or ANY  # as metrics and alerts show it
         self.learn = options.reference.learn
-        self.path = options.reference.path
+        self.path = options.reference.path or None  # empty: a variable that was not set
         self.dataset = self.name
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None

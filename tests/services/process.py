@@ -64,6 +64,12 @@ class Server:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.pid
+
     def start(self) -> None:
         """Start and return once it answers; nothing to do if it runs. Raises ServerFailed."""
         if self.alive:
@@ -91,9 +97,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def stop(self, patience: float = 15) -> None:
-        """End it in order (SIGTERM); by force after `patience` seconds."""
-        self._end(signal.SIGTERM, patience)
+    def stop(self, patience: float = 15) -> int | None:
+        """End it in order (SIGTERM), by force after `patience` seconds; its exit code, None if it did not run."""
+        return self._end(signal.SIGTERM, patience)
 
     def kill(self) -> None:
         """End it as a power cut would (SIGKILL); it has no chance to save anything."""
@@ -110,16 +116,18 @@ class Server:
             return self._ready()
         return False
 
-    def _end(self, how: signal.Signals, patience: float) -> None:
+    def _end(self, how: signal.Signals, patience: float) -> int | None:
         if self._process is None:
-            return
+            return None
         self._process.send_signal(how)
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(patience)
+        code = self._process.returncode
         self._process = None
+        return code
 
     def _tail(self, lines: int = 40) -> str:
         """The end of the log, for the message of a failure."""
