@@ -32,7 +32,7 @@ class Committee:
     def __init__(self, pixels: Floats, features: Floats, labels: Ints, seed: int) -> None:
         self._means = features.mean(axis=0)
         network = MLPClassifier((24,), activation="tanh", alpha=0.1, max_iter=150, random_state=seed)
-        forest = RandomForestClassifier(40, min_samples_leaf=2, random_state=seed)
+        forest = RandomForestClassifier(20, min_samples_leaf=2, random_state=seed)
         self._network: Pipeline = make_pipeline(StandardScaler(), network).fit(pixels, labels)
         self._linear: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=300))
         self._linear.fit(features, labels)

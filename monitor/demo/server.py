@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -63,34 +62,39 @@ class Shelf:
         times = since + np.sort(rng.random(n)) * BURST
         seen = self._pictures(n, trouble, rng)
         features = measure(seen.pixels)
-        if trouble is Trouble.MISSING:
-            features[LOST] = np.full(n, np.nan)
-        answers = self._committee.answer(seen.pixels, _matrix(features))
+        lost = {LOST: np.full(n, np.nan)} if trouble is Trouble.MISSING else {}
+        answers = self._committee.answer(seen.pixels, _matrix(features | lost))
+        sent = [name for name in features if name not in lost]
         # Drawn, not measured: with event time at 60 times the clock a measured latency would mean nothing.
         latency = 0.008 * np.exp(0.3 * rng.standard_normal(n))
-        camera = _CAMERAS[rng.choice(len(_CAMERAS), n, p=[0.4, 0.3, 0.2, 0.1])]
-        path = _PATHS[(rng.random(n) < 0.2).astype(int)]
-        encoder = msgspec.json.Encoder()
-        lines = []
-        for i in range(n):
-            event: dict[str, Any] = {
-                "id": f"{self._seed}-{stream}-{number}-{i}",
-                "time": round(float(times[i]), 3),
-                "model": MODEL,
-                "version": "1",
-                "inputs": {"camera": str(camera[i])}
-                | {name: round(float(v[i]), 5) for name, v in features.items() if not np.isnan(v[i])},
-                "outputs": {
-                    "label": f"product-{answers.labels[i]}",
-                    "scores": answers.scores[i].round(5).tolist(),
-                    "members": answers.members[i].round(5).tolist(),
-                    "embedding": answers.embedding[i].round(4).tolist(),
-                },
-                "latency": round(float(latency[i]), 5),
-                "path": str(path[i]),
-            }
-            lines.append(encoder.encode(event))
-        return b"\n".join(lines) + b"\n"
+        columns = zip(
+            times.round(3).tolist(),
+            _CAMERAS[rng.choice(len(_CAMERAS), n, p=[0.4, 0.3, 0.2, 0.1])].tolist(),
+            _matrix({name: features[name] for name in sent}).round(5).tolist(),
+            answers.labels.tolist(),
+            answers.scores.round(5).tolist(),
+            answers.members.round(5).tolist(),
+            answers.embedding.round(4).tolist(),
+            latency.round(5).tolist(),
+            _PATHS[(rng.random(n) < 0.2).astype(int)].tolist(),
+            strict=True,
+        )
+        return b"".join(
+            msgspec.json.encode(
+                {
+                    "id": f"{self._seed}-{stream}-{number}-{i}",
+                    "time": at,
+                    "model": MODEL,
+                    "version": "1",
+                    "inputs": {"camera": camera, **dict(zip(sent, inputs, strict=True))},
+                    "outputs": {"label": f"product-{label}", "scores": scores, "members": members, "embedding": hidden},
+                    "latency": seconds,
+                    "path": path,
+                }
+            )
+            + b"\n"
+            for i, (at, camera, inputs, label, scores, members, hidden, seconds, path) in enumerate(columns)
+        )
 
     def _pictures(self, n: int, trouble: Trouble, rng: np.random.Generator) -> Products:
         usual = shoot(self._shelf, n, rng)
