@@ -25,6 +25,7 @@ CELLS = INNER + 2  # one below the reference's lowest value, one above its highe
 UNSEEN = 256  # words that the reference lacks, counted one by one; of more, the 256 of lowest hash
 KNOWN = 1000  # words of a category column that the reference keeps apart
 HUGE = 1e150  # a value beyond is not a number to reckon with: its square has no size, so it is counted as wrong
+ROUNDING = 1e-9  # relative; means of equal values differ by 1e-16 to 1e-12 in float64, which is no spread and no change
 MISSING, OTHER = -1, -2  # codes in a row sample: no value, and a word that the reference lacks
 
 NUMERIC = (Kind.NUMBER, Kind.FLAG)
@@ -249,9 +250,10 @@ class Profile:
 
     @property
     def variance(self) -> Floats:
-        """Per number column; NaN under two values."""
+        """Per number column; NaN under two values, 0 where it is no more than the rounding of the mean."""
         n = self.counts
-        return np.where(n > 1, self.squares / np.maximum(n - 1, 1), np.nan)
+        found = self.squares / np.maximum(n - 1, 1)
+        return np.where(n > 1, np.where(found > (ROUNDING * self.mean) ** 2, found, 0.0), np.nan)
 
     @property
     def missing_share(self) -> Floats:

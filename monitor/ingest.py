@@ -79,7 +79,7 @@ class _Stream:
 
 
 class _Lane:
-    __slots__ = ("joiner", "offsets", "quiet", "save_first", "streams", "unsent")
+    __slots__ = ("arrived", "joiner", "offsets", "quiet", "save_first", "streams", "unsent")
 
     def __init__(self) -> None:
         self.offsets: dict[str, int] = {}  # next offset by topic
@@ -88,6 +88,7 @@ class _Lane:
         self.unsent: list[bytes] = []
         self.save_first = False
         self.quiet: float | None = None  # clock time since when nothing came
+        self.arrived = math.nan  # when its newest record reached the source
 
 
 class _SavedWindow(msgspec.Struct, frozen=True):
@@ -182,6 +183,7 @@ class Ingest:
         """Works the records of a partition into their windows. Never raises for what is in them."""
         lane = self._lanes[partition.number]
         lane.quiet = None
+        lane.arrived = records[-1].timestamp / 1000
         decoded = self._decoder.decode(records, self.schemas())
         lane.offsets[partition.topic] = records[-1].offset + 1
         by_offset: dict[int, Raw] = {}
@@ -204,7 +206,7 @@ class Ingest:
             model = self._known(partition, records, name, (e.offset for e in found))
             if model is not None:
                 self._take_events(lane, partition, model, found, records)
-        self._skew = records[-1].timestamp / 1000 - max((s.mark for s in lane.streams.values()), default=math.nan)
+        self._skew = lane.arrived - max((s.mark for s in lane.streams.values()), default=math.nan)
         self._flush(partition.number, lane)
 
     def skip(self, partition: Partition, record: Raw, bad: Bad) -> None:
@@ -377,7 +379,7 @@ class Ingest:
             partials,
             reference.version if reference else "",
             stream.mark,
-            stream.mark + (self._skew or 0.0),
+            lane.arrived,
         )
         lane.unsent.append(to_bytes(message))
 

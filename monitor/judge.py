@@ -63,6 +63,8 @@ class Model(Protocol):
     @property
     def learn(self) -> int: ...
     @property
+    def declared(self) -> Schema | None: ...  # columns that are configured, None = whatever the events have
+    @property
     def checks(self) -> Sequence[Check]: ...
     @property
     def sampling(self) -> SamplingOptions | None: ...
@@ -205,7 +207,7 @@ class Judge:
             rows += sum(p.rows for p in partials)
             self._judge_window(desk, window, partials, effects)
             state.below = window + 1
-        if rows:
+        if rows and not math.isnan(message.arrived):  # a lane restored and then only closed has had no arrival
             self._meters.judged_delay.labels(desk.plan.name).observe(max(0.0, self._clock() - message.arrived))
         self._shown[desk.key] = self._show(desk)
 
@@ -261,7 +263,7 @@ class Judge:
         if len(state.learned) < plan.learn:
             return
         events = state.learned
-        schema = infer(events)
+        schema = plan.declared or infer(events)
         rows = to_batch(events, schema)
         reference = build_from(
             plan.name,

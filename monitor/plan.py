@@ -26,6 +26,7 @@ class Plan:
         self.learn = options.reference.learn
         self.path = options.reference.path or None  # empty: a variable that was not set
         self.dataset = self.name
+        self.declared = options.columns
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
 
@@ -55,7 +56,10 @@ def server_of(model: str) -> str:
 
 
 def plans(config: Config) -> dict[str, Plan]:
-    """By the name that events give, "" for the model that takes all others; a model whose server is scraped brings another one for what the server says."""
+    """By the name that events give, "" for the model that takes all others.
+
+    A model whose server is scraped brings another one for what the server says.
+    """
     window = config.window.size
     found = {options.name: Plan(options, window) for options in config.models}
     for options in config.models:

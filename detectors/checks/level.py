@@ -15,7 +15,7 @@ import numpy as np
 from detectors.checks.tails import binomial_tail, normal_tail, upper_share
 from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, named, positions, value_text, verdict
 from detectors.core import Floats, Scores
-from detectors.profile import Profile
+from detectors.profile import ROUNDING, Profile
 
 Side = Annotated[
     Literal["up", "down", "both"], msgspec.Meta(description="Which way a change is a finding; `both` takes either.")
@@ -50,6 +50,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         spread, spread_before = np.nan_to_num(current.variance[f]), np.nan_to_num(reference.variance[f])
         with np.errstate(divide="ignore", invalid="ignore"):
             moved = after - before
+            moved = np.where(np.abs(moved) > ROUNDING * np.maximum(np.abs(after), np.abs(before)), moved, moved * 0)
             error = np.sqrt(np.maximum(spread, spread_before) / now + spread_before / was)
             z = np.where(error > 0, moved / error, np.sign(moved) * np.inf)
             z = np.where(moved == 0, 0.0, z)

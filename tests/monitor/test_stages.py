@@ -50,6 +50,7 @@ class Plan:
     name = "shelf"
     learn = 100
     dataset = "shelf"
+    declared = None
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
 
     def __init__(self, recorder: Recorder) -> None:

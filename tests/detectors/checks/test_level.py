@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from detectors.checks.level import Level, Quantile
-from detectors.profile import Profile
+from detectors.core import from_columns, number
+from detectors.profile import Profile, lay_out
 from tests.detectors.checks.rows import reference, window
 
 RNG = np.random.default_rng(1)
@@ -75,3 +76,15 @@ def test_a_quantile_of_few_rows_that_are_high_by_chance_is_no_finding() -> None:
 
 def test_a_quantile_at_or_below_zero_is_not_measured() -> None:
     assert np.isnan(Quantile().check(*pair(np.zeros(500), np.ones(500)), ["x"]).score[0])
+
+
+def test_a_constant_is_constant_whatever_its_sums_round_to() -> None:
+    rows = [from_columns({"x": number(np.full(n, 0.7))}) for n in (203, 7, 40)]
+    layout = lay_out(rows[0])
+    reference, current = Profile(layout), Profile(layout)
+    reference.update(rows[0])
+    for part in rows[1:] * 3:
+        current.update(part)
+    found = Level(side="both").check(current, reference, ["x"])
+    assert found.findings == []
+    assert reference.variance.tolist() == [0.0]
