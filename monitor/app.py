@@ -21,7 +21,7 @@ from alerting.deliver import Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
 from detectors.reference import Reference
-from monitor.config import Config, exposed, kind_of
+from monitor.config import Config, LogOptions, exposed, kind_of
 from monitor.decode import Own
 from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import from_bytes
@@ -283,8 +283,34 @@ class App:
         return 0 if clean else 1
 
 
+class _JsonLines(logging.Formatter):
+    """A log record as one JSON object, for a collector."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(said).decode()
+
+
+def set_up_logging(options: LogOptions) -> None:
+    """The daemon's own log, on standard error. Of the libraries' only warnings, since their reasons are ours to tell."""
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if options.format == "json" else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("monitor", "alerting", "detectors", "driftd"):
+        logging.getLogger(name).setLevel(options.level.upper())
+
+
 def run(config: Config) -> int:
     """`driftd run`: until SIGTERM or SIGINT; a second one ends at once."""
+    set_up_logging(config.log)
     try:
         app = App(config)
     except Unstartable as error:
