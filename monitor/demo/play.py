@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from monitor.demo.acts import CYCLE, starts_between
 from monitor.demo.diary import Diary, ModelStatus, Noticed, Status
@@ -62,7 +63,8 @@ def play(*, once: bool, seed: int = 0, speed: float = 60.0, console: Console | N
         out.print("\nStopped.")
         code = 130 if once else 0
     except Failed as failure:
-        out.print(f"[bold red]{failure}[/]\nEverything it wrote is kept in {home}")
+        out.print(Text(str(failure), "bold red"), soft_wrap=True)
+        out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
         return 1
     else:
         out.print(summary(noticed))
@@ -82,7 +84,7 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> l
         "--seed", str(seed), *(["--once"] if once else []),
     ]  # fmt: skip
     out.print("[bold]The shelf camera[/]: a camera, a model of three members, and driftd beside them.")
-    out.print(f"An event minute takes {60 / speed:.3g} s of yours. Configuration: {config}\n")
+    out.print(f"An event minute takes {60 / speed:.3g} s of yours. Configuration: {config}\n", soft_wrap=True)
     with _running("model server", serve, home) as server:
         with _waiting(out, "training the committee on the products 0 to 7"):
             _await(server, rows)
