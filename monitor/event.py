@@ -50,8 +50,8 @@ class Record(NamedTuple):
 class Event(msgspec.Struct, kw_only=True):
     """One inference, whatever its format was. Values are as JSON gave them; None = absent.
 
-    Column names: each input carries its own; the rest are reserved (`RESERVED`), and an input or extra of such a name
-    becomes `input.<name>`. Nested inputs are flattened with dots.
+    Column names: each input carries its own; the rest are reserved (`RESERVED`, `DERIVED`), and an input or extra of
+    such a name becomes `input.<name>`. Nested inputs are flattened with dots.
     """
 
     id: str
@@ -78,6 +78,12 @@ RESERVED = (
     "label", "value", "confidence", "scores", "members", "embedding", "latency", "status", "path", "rule", "user",
     "version",
 )  # fmt: skip
+
+# What scorers derive; an input of such a name would be written over.
+DERIVED = (
+    "least_confidence", "margin", "ratio", "entropy", "vote_entropy", "disagreement", "members_disagree", "novelty",
+)  # fmt: skip
+TAKEN = frozenset(RESERVED + DERIVED)
 
 
 class Label(msgspec.Struct, kw_only=True):

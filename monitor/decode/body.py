@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +16,9 @@ MAX_FIELDS = 4096  # inputs and extras read of one event; of more the event is c
 
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_LONG = re.compile(rb"\d{19}")  # 2**63 has 19 digits
+# A run of 19 digits may be past 64 bits. Looked for among digits made equal: 1 us per KB; a regular expression took 80.
+_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
+_LONG = b"0" * 19
 
 
 class Unreadable(Exception):
@@ -87,7 +88,7 @@ def parse(data: bytes) -> Any:
     # Both looks at the bytes are cheap, and nearly always spare the walk through the value.
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(found):
         raise Unreadable("too_deep", f"nested deeper than {MAX_DEPTH}")
-    return _mapped(found, _narrow) if _LONG.search(data) else found
+    return _mapped(found, _narrow) if _LONG in data.translate(_DIGITS) else found
 
 
 def _parse_tolerant(data: bytes) -> Any:

@@ -18,7 +18,7 @@ from detectors import core
 from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Mask, Role
 from monitor.decode.body import flatten
 from monitor.decode.times import parse_time, parse_times
-from monitor.event import RESERVED, Event, Schema
+from monitor.event import RESERVED, TAKEN, Event, Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ _ROLES = {
 
 def column_name(name: str) -> str:
     """The column of an input or extra: its own name, or `input.<name>` where that is reserved."""
-    return f"input.{name}" if name in RESERVED else name
+    return f"input.{name}" if name in TAKEN else name
 
 
 def word(value: Any) -> str | None:
@@ -170,7 +170,7 @@ def _values(events: Sequence[Event], spec: ColumnSpec) -> list[Any]:
     name = spec.name
     if name in RESERVED:
         return [getattr(event, name) for event in events]
-    key = name.removeprefix("input.") if name.removeprefix("input.") in RESERVED else name
+    key = name.removeprefix("input.") if name.removeprefix("input.") in TAKEN else name
     if spec.role is Role.INPUT:
         return [event.inputs.get(key) for event in events]
     return [event.extra.get(key) for event in events]

@@ -6,10 +6,11 @@ path of `own.py` has the last word on it. On what is taken both agree, which a p
 """
 
 # CPU per event of 1 KB (50 numbers, 10 categories, label, version, two scores) beside orjson.loads of the same bytes,
-# in one run (benchmarks/decode.py): msgspec into these structs 0.55 of it, all of it with ids, keys and times 1.3.
-# Tried for the columns, us per event where loads took 4: numbers row by row with struct.pack and one transposition 0.7,
-# column by column with zip and struct.pack_into 1.1 (np.array 3, np.fromiter 2.3, array.array 2.2); words to codes 0.7;
-# fields with astuple 0.4 (attrgetter 2.5). One decode call for a joined array of records gained nothing.
+# in one run (benchmarks/decode.py) on two cores that others were using: msgspec into these structs 0.55 of it, with
+# columns 1.3, with ids, keys and times 1.5. Tried for the columns, us per event where loads took 4: numbers row by row
+# with struct.pack and one transposition 0.7, column by column with zip and struct.pack_into 1.1 (np.array 3,
+# np.fromiter 2.3, array.array 2.2); words to codes 0.7; fields with astuple 0.4 (attrgetter 2.5). One decode call for a
+# joined array of records gained nothing.
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from msgspec.structs import astuple
 from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Role, empty, keys_of
 from monitor.decode.columns import CONTEXT, OUTPUTS, SOFTWARE, column, flag_column, word
 from monitor.decode.times import parse_times
-from monitor.event import RESERVED, Schema
+from monitor.event import RESERVED, TAKEN, Schema
 
 # Structs of 128 events (1 MB) stay in the cache until they are columns; 250 cost a quarter more, 64 no less.
 BLOCK = 128
@@ -38,6 +39,7 @@ _WIDEST = 2048  # numbers of a vector that gets a struct of its own; a wider one
 _ID, _TIME, _MODEL = -1, -2, -3  # places of the head's fields; columns have their place in the schema
 _HEAD: dict[_Path, _Node | int] = {("id",): _ID, ("time",): _TIME, ("model",): _MODEL}
 
+_WORDS = 512  # of a category column, kept between batches
 _NONE = slice(0)
 
 _Path = tuple[str, ...]
@@ -95,7 +97,7 @@ def _place(spec: ColumnSpec) -> _Path:
         return ("outputs", name)
     if name in SOFTWARE or name in CONTEXT:
         return (name,)
-    key = name.removeprefix("input.") if name.removeprefix("input.") in RESERVED else name
+    key = name.removeprefix("input.") if name.removeprefix("input.") in TAKEN else name
     return ("inputs" if spec.role is Role.INPUT else "extra", key)
 
 
@@ -150,7 +152,7 @@ _SCALARS: dict[Kind, Any] = {
     Kind.CATEGORY: str | _Int | None,
     Kind.TEXT: str | None,
 }
-_ANY_WORD = str | _Int | bool | list[str] | None
+_ANY_WORD = str | _Int | bool | Annotated[list[str], msgspec.Meta(min_length=1)] | None
 _HEAD_TYPES = {_ID: str | _Int | None, _TIME: str | float | None, _MODEL: str | None}
 
 
@@ -197,17 +199,28 @@ class _Matrix:
 
 
 class _Codes(dict[Any, int]):
-    """Word -> code in order of first sight. Whole numbers and their text are one word."""
+    """Value -> code of its word, in order of first sight. Whole numbers and their text are one word.
+
+    It is kept from batch to batch, since a word costs 1 us at first sight and 0.05 later, until it has _WORDS.
+    """
 
     def __init__(self) -> None:
         super().__init__({None: -1})
-        self.words: dict[str, int] = {}
+        self.index: dict[str, int] = {}
+        self._words: tuple[str, ...] = ()
 
     def __missing__(self, value: Any) -> int:
         text = word(value)
-        code = -1 if text is None else self.words.setdefault(text, len(self.words))
+        code = -1 if text is None else self.index.setdefault(text, len(self.index))
         self[value] = code
         return code
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words by code, as many as there are by now."""
+        if len(self._words) < len(self.index):
+            self._words = tuple(self.index)
+        return self._words
 
 
 class Plan:
@@ -219,6 +232,7 @@ class Plan:
         self._specs = [spec for spec in schema if spec.role is not Role.DERIVED]
         self._numbers = 0  # rows of the matrix
         self._first: dict[int, int] = {}  # by place, the first of a column's rows in the matrix
+        self._books: dict[int, _Codes] = {}  # by place
         paths, self._other_spellings = _paths(self._specs, shape)
         top = self._tree(paths)
         self._inputs_at, self._model_at = list(top.children).index("inputs"), list(top.children).index("model")
@@ -297,7 +311,7 @@ class Plan:
         """Columns of the bodies that fit. `accept` looks at an event's model (None = unnamed); without it all do."""
         n = len(bodies)
         matrix = _Matrix(self._numbers, n)
-        codes = {at: (_Codes(), np.full(n, -1, np.int32)) for at in self._places(Kind.CATEGORY)}
+        codes = {at: (self._book(at), np.full(n, -1, np.int32)) for at in self._places(Kind.CATEGORY)}
         others: dict[int, list[Any]] = {at: [] for at in self._places(Kind.TEXT, Kind.VECTOR) if at not in self._first}
         out = Typed()
         start = 0
@@ -322,7 +336,7 @@ class Plan:
         for at, spec in enumerate(self._specs):
             if at in codes:
                 book, values = codes[at]
-                out.columns[spec.name] = Column(Kind.CATEGORY, values[:start], tuple(book.words))
+                out.columns[spec.name] = Column(Kind.CATEGORY, values[:start], book.words)
             elif at in others:
                 out.columns[spec.name] = column(spec, others[at])
             elif at in self._first:
@@ -330,6 +344,12 @@ class Plan:
             else:
                 out.columns[spec.name] = empty(spec.kind, start, spec.size)
         return out
+
+    def _book(self, place: int) -> _Codes:
+        book = self._books.get(place)
+        if book is None or len(book) > _WORDS:
+            book = self._books[place] = _Codes()
+        return book
 
     def _places(self, *kinds: Kind) -> list[int]:
         return [at for at, spec in enumerate(self._specs) if spec.kind in kinds]
@@ -353,7 +373,7 @@ class Plan:
         kept: Sequence[int] = [at for at in range(len(block)) if at not in refused] if refused else range(len(block))
         inputs, model = itemgetter(self._inputs_at), itemgetter(self._model_at)
         strange = [] if accept is None else [name for name in set(map(model, rows)) if not accept(name)]
-        if strange or self._other_spellings or None in map(inputs, rows):
+        if strange or self._other_spellings or not all(map(inputs, rows)):
             fine = [
                 inputs(row) is not None
                 and model(row) not in strange
@@ -373,7 +393,7 @@ class Plan:
                 matrix.put_run(first, start, list(map(itemgetter(fields), tuples)))
             for what, values in zip(section.rest, zip(*map(section.pick, tuples), strict=True), strict=True):
                 if isinstance(what, _Section):
-                    present = values if None not in values else [what.empty if v is None else v for v in values]
+                    present = values if all(values) else [what.empty if v is None else v for v in values]
                     waiting.append((what, list(map(astuple, present))))
                 elif what.row >= 0:
                     matrix.put(what.row, start, values)
