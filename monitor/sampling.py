@@ -45,7 +45,12 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_most: Annotated[
         Seconds, msgspec.Meta(description="Time after which a draw is made however few have come.", gt=0)
     ] = 900.0
-    most: Annotated[int, msgspec.Meta(description="Label tasks of one draw at most.", ge=1, le=10_000)] = 64
+    most: Annotated[
+        int,
+        msgspec.Meta(
+            description="Label tasks of one draw at most; also what each lane keeps of a window.", ge=1, le=10_000
+        ),
+    ] = 8
     seed: Annotated[int, msgspec.Meta(description="Another seed draws other events.", ge=0, le=2**63 - 1)] = 0
 
     @property

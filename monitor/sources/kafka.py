@@ -77,11 +77,11 @@ class KafkaOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
         Literal["read_committed", "read_uncommitted"],
         msgspec.Meta(description="read_committed leaves out records of aborted transactions"),
     ] = "read_committed"
-    poll_records: Annotated[int, msgspec.Meta(ge=1, description="Records of one poll at most")] = 1000
+    poll_records: Annotated[int, msgspec.Meta(ge=1, description="Records of one poll at most")] = 4000
     fetch_bytes: Annotated[
         Bytes, msgspec.Meta(description="Bytes fetched ahead of all partitions of a broker; bounds memory")
     ] = 16 << 20
-    partition_fetch_bytes: Annotated[Bytes, msgspec.Meta(description="Bytes fetched ahead of one partition")] = 1 << 20
+    partition_fetch_bytes: Annotated[Bytes, msgspec.Meta(description="Bytes fetched ahead of one partition")] = 4 << 20
     session_timeout: Annotated[
         Seconds, msgspec.Meta(description="After this silence the group gives our partitions to others")
     ] = 45.0
