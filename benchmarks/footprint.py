@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.hot_path import events, make_reference
 
-RIVER = [
+RIVER: list[dict[str, object]] = [
     {"detector": {"kind": "adwin"}, "columns": ["*"]},
     {"detector": {"kind": "page_hinkley"}, "columns": ["*"]},
 ]
@@ -176,7 +176,11 @@ def main() -> None:
         make_reference(reference)
         started, share = idle(reference, given.seconds / 2)
         print(f"start to ready {started:.2f} s (goal 2); idle {100 * share:.2f} % of a core (goal 1)")
-        for name, checks, goal in (("default checks", None, 110), ("with river's detectors", RIVER, 150)):
+        kinds: list[tuple[str, list[dict[str, object]] | None, int]] = [
+            ("default checks", None, 110),
+            ("with river's detectors", RIVER, 150),
+        ]
+        for name, checks, goal in kinds:
             sizes = memory(reference, given.events, checks)
             print(
                 f"resident memory, 60 columns, {name}: {sizes[-1]:.0f} MB after {given.events:,} events (goal {goal}), "

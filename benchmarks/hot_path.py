@@ -102,7 +102,7 @@ def bare(bootstrap: str, topic: str, client: str, n: int) -> float:
     fast.assign([Part(topic, p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
     while seen < n:
         for message in fast.consume(2000, 1.0):
-            loads(message.value())
+            loads(message.value() or b"")
             seen += 1
     return time.process_time() - began
 

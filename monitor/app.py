@@ -299,7 +299,7 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up_logging(options: LogOptions) -> None:
-    """The daemon's own log, on standard error. Of the libraries' only warnings, since their reasons are ours to tell."""
+    """The daemon's own log, on standard error. Of libraries only warnings, since their reasons are ours to tell."""
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if options.format == "json" else text)

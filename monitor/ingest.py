@@ -191,6 +191,8 @@ class Ingest:
             by_offset = {r.offset: r for r in records}
             for bad in decoded.bad:
                 self._refuse(partition, by_offset[bad.offset], bad)
+        if decoded.cut:
+            self._meters.cut_events.labels(self.name).inc(decoded.cut)
         if decoded.labels:
             self._count_labels(decoded.labels)
         batches = {model: [batch] for model, batch in decoded.batches.items()}

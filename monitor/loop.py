@@ -86,6 +86,7 @@ class IngestLoop(Stage):
         super().__init__(f"ingest {ingest.name}", meters)
         self._source, self._ingest, self._journal = source, ingest, journal
         self._exchange, self._budget, self._every = exchange, budget, every
+        self._commit_failures = 0
         self.polled = threading.Event()
 
     def work(self) -> None:
@@ -160,6 +161,9 @@ class IngestLoop(Stage):
             self._meters.checkpoint_failures.labels("ingest").inc()
             return
         self._source.commit(offsets)
+        failures = getattr(self._source, "commit_failures", 0)
+        self._meters.commit_failures.labels(self._ingest.name).inc(failures - self._commit_failures)
+        self._commit_failures = failures
         for partition, offset in offsets.items():
             self._journal.passed(partition, offset)
         self._meters.checkpoints.labels("ingest").observe(time.monotonic() - began)

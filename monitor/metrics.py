@@ -80,7 +80,9 @@ class Meters:
         )
         self.duplicates = self._counter("repeated_messages", "Messages on the exchange the judge had already.")
         self.clock_errors = self._counter("clock_errors", "Events with an impossible time, taken as of now.", "source")
-        self.unknown_columns = self._counter("unknown_columns", "Fields of events that the schema lacks.", "model")
+        self.cut_events = self._counter(
+            "cut_events", "Events with more fields than are read of one; the first were.", "source"
+        )
         self.labels = self._counter("late_labels", "Labels that came back for earlier events.", "model")
         self.lost_partials = self._counter(
             "lost_partials", "Parts of windows that could not be read, or were counted on another reference."
@@ -89,7 +91,6 @@ class Meters:
         self.transitions = self._counter(
             "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"
         )
-        self.alerts_merged = self._counter("alerts_merged", "Symptoms over the limit of open alerts, told as one.")
         self.checkpoints = self._histogram("checkpoint_seconds", "Time to save a checkpoint.", _SAVING, "stage")
         self.checkpoint_failures = self._counter("checkpoint_failures", "Checkpoints that could not be saved.", "stage")
         self.lag_records = self._gauge(
