@@ -133,9 +133,12 @@ class Confluent:
         change = self._consumer.pause if paused else self._consumer.resume
         change([TopicPartition(*partition) for partition in partitions])
 
-    def progress(self, partition: Partition) -> tuple[int, int] | None:
+    def end(self, partition: Partition) -> int | None:
         end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)[_NEWEST]
-        return None if end < 0 or partition not in self._from else (self._from[partition], end)
+        return end if end >= 0 else None
+
+    def reached(self, partition: Partition) -> int:
+        return self._from.get(partition, 0)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         try:

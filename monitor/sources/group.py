@@ -72,9 +72,11 @@ class Client(Protocol):
 
     def pause(self, partitions: Iterable[Partition], paused: bool) -> None: ...
 
-    def progress(self, partition: Partition) -> tuple[int, int] | None:
-        """The offset reached, beyond the last record where markers of transactions follow it, and the offset at the
-        partition's end as last heard of; None while nothing was heard."""
+    def end(self, partition: Partition) -> int | None:
+        """The offset at the partition's end as last heard of; None while nothing was heard."""
+
+    def reached(self, partition: Partition) -> int:
+        """The offset that reading has come to: beyond the last record where markers of transactions follow it."""
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Begins to commit; a failure is logged and counted."""
@@ -167,12 +169,12 @@ class GroupSource:
     def _lag(self, records: Mapping[Partition, Sequence[Raw]]) -> dict[Partition, int]:
         found = {}
         for partition in self._next:
-            progress = self._client.progress(partition)
-            if progress is not None:
-                reached, end = progress
-                if partition not in records:
-                    self._next[partition] = max(self._next[partition], reached)
-                found[partition] = max(0, end - self._next[partition])
+            end = self._client.end(partition)
+            if end is None:
+                continue
+            if end > self._next[partition] and not records:  # only then worth asking: 50 us each
+                self._next[partition] = max(self._next[partition], self._client.reached(partition))
+            found[partition] = max(0, end - self._next[partition])
         return found
 
     def _complain(self, trouble: str) -> None:

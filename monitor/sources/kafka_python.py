@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
-from kafka.errors import IllegalStateError, KafkaError
+from kafka.coordinator.base import MemberState
+from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
 from kafka.structs import OffsetAndMetadata
@@ -91,6 +92,10 @@ class KafkaPython:
 
     def poll(self, timeout: float) -> Mapping[Partition, Sequence[Raw]]:
         with _in_our_words():
+            if self._consumer.group_metadata().state is MemberState.REBALANCING:
+                # kafka-python 3.0.12 forgets a rebalance begun for new metadata if it outlasts a poll: the group then
+                # waits for ever. Asked for it again, it goes on with the one under way.
+                self._consumer._coordinator.request_rejoin()  # noqa: SLF001
             fetched = self._consumer.poll(timeout_ms=int(timeout * 1000))
         return {Partition(*asked): batch for asked, batch in fetched.items()}
 
@@ -118,12 +123,14 @@ class KafkaPython:
             with contextlib.suppress(KeyError):  # taken away meanwhile
                 change(TopicPartition(*partition))
 
-    def progress(self, partition: Partition) -> tuple[int, int] | None:
-        asked = TopicPartition(*partition)
+    def end(self, partition: Partition) -> int | None:
         with contextlib.suppress(KafkaError, KeyError):  # taken away meanwhile
-            end = self._consumer.highwater(asked)
-            return None if end is None else (self._consumer.position(asked, timeout_ms=0) or 0, end)
+            end: int | None = self._consumer.highwater(TopicPartition(*partition))
+            return end
         return None
+
+    def reached(self, partition: Partition) -> int:
+        return _position(self._consumer, TopicPartition(*partition))
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         self._uncommitted = {TopicPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
@@ -375,5 +382,5 @@ def _position(consumer: KafkaConsumer, asked: TopicPartition) -> int:
     """Where the client is. Beyond the last record by the markers of transactions, which have offsets too."""
     try:
         return consumer.position(asked, timeout_ms=0) or 0
-    except (IllegalStateError, KafkaError):
+    except (KafkaError, KeyError):  # taken away meanwhile
         return 0

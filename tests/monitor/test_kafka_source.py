@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.event import Partition, Raw
@@ -293,6 +293,7 @@ members = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(0, 12)), members)
 def test_every_partition_has_one_reader_and_equal_subscribers_keep_lanes_whole(
     counts: dict[str, int], ranked: list[Member]
@@ -335,3 +336,14 @@ def test_changes_of_ownership_add_up_however_often_it_changed_between_two_polls(
             believed = (believed - gone) | gained
             assert believed == truth
             interrupted = set()
+
+
+def test_polls_shorter_than_a_rebalance_still_get_their_partitions(kafka: Kafka, opened: Opening) -> None:
+    for _ in range(8):
+        topic = kafka.fresh_topic()
+        owner = Owner(opened(kafka.bootstrap, (topic,)))
+        deadline = time.monotonic() + 20
+        while not owner.owned:
+            assert time.monotonic() < deadline
+            owner.round(0.005)
+        owner.source.close()
