@@ -329,15 +329,32 @@ class Ingest:
         newest = stream.newest.get(topic, -math.inf)
         others = min((t for name, t in stream.newest.items() if name != topic), default=math.inf)
         stream.newest[topic] = max(newest, float(times.max()))
-        start = 0
-        for stop, below in (*advances(times, newest, others, stream.below, options), (len(times), None)):
-            if start < stop:
-                for number, rows in by_window(windows, start, stop):
-                    late = stream.below is not None and number < stream.below
-                    add(stream.late if late else stream.open, number, rows)
-            if below is not None:
-                self._close(partition.number, lane, model, stream, below)
-            start = stop
+        closing = advances(times, newest, others, stream.below, options)
+        floor = np.full(len(times), -(1 << 62) if stream.below is None else stream.below)
+        for stop, below in closing:
+            floor[stop:] = below
+        late = windows < floor
+        # A row that is not late comes before its window closes, so all of them are in when the first one does.
+        tardy = np.flatnonzero(late)
+        for number, rows in by_window(windows, np.flatnonzero(~late) if tardy.size else None):
+            add(stream.open, number, rows)
+        for stop, below in closing:
+            before = np.searchsorted(tardy, stop)
+            self._add_late(stream, windows, tardy[:before], add)
+            tardy = tardy[before:]
+            self._close(partition.number, lane, model, stream, below)
+        self._add_late(stream, windows, tardy, add)
+
+    def _add_late(
+        self,
+        stream: _Stream,
+        windows: Ints,
+        rows: Ints,
+        add: Callable[[dict[int, _Window], int, slice | Ints], None],
+    ) -> None:
+        if rows.size:
+            for number, some in by_window(windows, rows):
+                add(stream.late, number, some)
 
     def _count(self, model: str, window: _Window, block: Batch) -> None:
         reference, plan = self._references[model], self._models[model]

@@ -97,17 +97,21 @@ def advances(
     return [(i + 1, int(floors[i + 1])) for i in risen.tolist()]
 
 
-def by_window(windows: Ints, start: int, stop: int) -> Iterator[tuple[int, slice | Ints]]:
-    """Each window among rows `start` to `stop` with its rows, order kept: as a slice where they lie together."""
-    part = windows[start:stop]
+def by_window(windows: Ints, rows: Ints | None = None) -> Iterator[tuple[int, slice | Ints]]:
+    """Each window among the rows (all of them, or those of the given index) with its rows, in ascending order.
+
+    The rows' order is kept; they come as a slice where they lie together, which takes no copy.
+    """
+    part = windows if rows is None else windows[rows]
     steps = np.diff(part)
-    if (steps >= 0).all():
-        cuts = [start, *(np.flatnonzero(steps) + start + 1).tolist(), stop]
+    if rows is None and (steps >= 0).all():
+        cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(part)]
         for first, last in pairwise(cuts):
-            yield int(windows[first]), slice(first, last)
+            yield int(part[first]), slice(first, last)
         return
     for window in np.unique(part).tolist():
-        yield window, np.flatnonzero(part == window) + start
+        mine = np.flatnonzero(part == window)
+        yield window, mine if rows is None else rows[mine]
 
 
 class Rows:
