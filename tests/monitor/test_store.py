@@ -132,14 +132,14 @@ from pathlib import Path
 from monitor.store import DirectoryStore
 store = DirectoryStore(Path(sys.argv[1]))
 for n in range(1_000_000):
-    store.put("state", b"%d " % n * 20_000)
+    store.put("state", b"%d " % n * 1_000_000)
     sys.stdout.write(f"{n}\\n")
     sys.stdout.flush()
 """
 
 
 def test_a_kill_leaves_a_whole_blob_no_older_than_the_last_acknowledged_and_no_litter(tmp_path: Path) -> None:
-    for delay in (0.0, 0.005, 0.013, 0.03):
+    for delay in (0.0, 0.003, 0.007, 0.011, 0.017, 0.023, 0.031, 0.041):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         acknowledged = int(writer.stdout.readline())
@@ -153,5 +153,5 @@ def test_a_kill_leaves_a_whole_blob_no_older_than_the_last_acknowledged_and_no_l
         assert blob is not None
         number = int(blob.split()[0])
         assert number >= acknowledged
-        assert blob == b"%d " % number * 20_000
+        assert blob == b"%d " % number * 1_000_000
         assert [p.name for p in tmp_path.iterdir()] == ["state.blob"]
