@@ -25,6 +25,7 @@ CELLS = INNER + 2  # one below the reference's lowest value, one above its highe
 UNSEEN = 256  # words that the reference lacks, counted one by one; of more, the 256 of lowest hash
 KNOWN = 1000  # words of a category column that the reference keeps apart
 HUGE = 1e150  # a value beyond is not a number to reckon with: its square has no size, so it is counted as wrong
+SAMPLE = 64  # rows sampled of a window: of 60 columns 30 KB, as much again as all its counts
 ROUNDING = 1e-9  # relative; means of equal values differ by 1e-16 to 1e-12 in float64, which is no spread and no change
 MISSING, OTHER = -1, -2  # codes in a row sample: no value, and a word that the reference lacks
 
@@ -222,7 +223,7 @@ class Profile:
         "wrong",
     )
 
-    def __init__(self, layout: Layout, size: int = 256) -> None:
+    def __init__(self, layout: Layout, size: int = SAMPLE) -> None:
         f, c, every = len(layout.numbers), len(layout.categories), len(layout.columns)
         self.layout = layout
         self.size = size  # rows of the sample
@@ -533,7 +534,7 @@ class Profile:
         return profile
 
 
-def merged(layout: Layout, profiles: Sequence[Profile], size: int = 256) -> Profile:
+def merged(layout: Layout, profiles: Sequence[Profile], size: int = SAMPLE) -> Profile:
     """One profile of all of them, at the price of about three merges however many there are.
 
     Mean and squared deviations are weighted sums over all parts; every count is as after merging one by one.

@@ -306,6 +306,9 @@ def set_up_logging(options: LogOptions) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("monitor", "alerting", "detectors", "driftd"):
         logging.getLogger(name).setLevel(options.level.upper())
+    if options.level != "debug":
+        for name in ("kafka", "confluent_kafka"):  # ten error lines per failed attempt to connect; we say it in one
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def run(config: Config) -> int:

@@ -7,7 +7,7 @@ that share: nothing is assumed of the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -41,9 +41,12 @@ def _share(bad: Ints, rows: Ints) -> Floats:
     return np.where(rows > 0, bad / np.maximum(rows, 1), np.nan)
 
 
-def _rise(bad: Ints, now: Ints, bad_before: Ints, was: Ints) -> tuple[Floats, Floats]:
+def _rise(bad: Ints, now: Ints, bad_before: Ints, was: Ints) -> tuple[Floats, Callable[[], Floats]]:
     """Rise of the share of bad rows, and the chance of it where nothing changed."""
-    return _share(bad, now) - _share(bad_before, was), binomial_tail(bad, now, upper_share(bad_before, was))
+    return (
+        _share(bad, now) - _share(bad_before, was),
+        lambda: binomial_tail(bad, now, upper_share(bad_before, was)),
+    )
 
 
 def _rows(profile: Profile, at: Ints) -> Ints:
@@ -134,7 +137,10 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
         changed = gone != new
         score = np.where(changed, np.where(gone, lost, won), 0.0)
-        chance = np.where(changed, np.where(gone, lost_chance, won_chance), 1.0)
+
+        def chance() -> Floats:
+            return np.where(changed, np.where(gone, lost_chance(), won_chance()), 1.0)
+
         rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         return verdict(rule, Measured(names, score, chance, rows, rows_before), say, "Rows changed", "share")
 

@@ -44,11 +44,15 @@ class Rule(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a check measured, all arrays (columns,). NaN = not measured; `p_value` None = the score alone decides."""
+    """What a check measured, all arrays (columns,). NaN = not measured; `p_value` None = the score alone decides.
+
+    A p-value given as a function is worked out only where a score is over the limit: elsewhere it can find nothing, and
+    in calm data, which is nearly all, it would be half the cost of the look.
+    """
 
     names: tuple[str, ...]
     score: Floats
-    p_value: Floats | None
+    p_value: Floats | Callable[[], Floats] | None
     now: Ints  # values counted
     was: Ints  # the same in the reference
 
@@ -70,6 +74,8 @@ def verdict(rule: Rule, measured: Measured, say: Callable[[int], Words], effect:
     score = np.where(enough, score, np.nan)
     found = score > rule.limit
     sure = None
+    if callable(p_value):
+        p_value = p_value() if found.any() else None
     if p_value is not None:
         p_value = np.where(enough, p_value, np.nan)
         sure = adjusted(p_value, rule.correction)
