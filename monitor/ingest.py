@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -22,9 +23,10 @@ from detectors.encode import Undecodable, decode, decode_batch, encode, encode_b
 from detectors.profile import Profile
 from detectors.reference import Reference, scored
 from monitor.decode.columns import to_batch
-from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Schema
+from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Record, Schema
 from monitor.exchange import Closed, Partial, to_bytes
 from monitor.join import Joiner
+from monitor.journal import deadly
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
@@ -32,6 +34,7 @@ from monitor.windows import Rows, WindowOptions, advances, by_window, settle_tim
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+_DEADLY = "reading it ended the process twice"
 
 
 class Model(Protocol):
@@ -211,18 +214,43 @@ class Ingest:
         self._skew = lane.arrived - max((s.mark for s in lane.streams.values()), default=math.nan)
         self._flush(partition.number, lane)
 
-    def skip(self, partition: Partition, record: Raw, bad: Bad) -> None:
-        """Sets a record aside unread and goes on behind it."""
-        self._lanes[partition.number].offsets[partition.topic] = record.offset + 1
-        self._refuse(partition, record, bad)
+    # -- records that end the process
 
-    def rehearse(self, record: Raw) -> None:
-        """What `take` does to a record, without any effect: to find out whether that can be survived."""
-        decoded = self._decoder.decode([record], self.schemas())
+    def without_deadly(self, partition: Partition, records: Sequence[Raw]) -> Sequence[Raw]:
+        """The records that can be survived; the others are set aside, and reading goes on behind all of them."""
+        found = {record.offset for record in deadly(records, self._rehearse)}
+        for record in records:
+            if record.offset in found:
+                self._refuse(partition, record, Bad(record.offset, "deadly", _DEADLY))
+        self._lanes[partition.number].offsets[partition.topic] = records[-1].offset + 1
+        return [record for record in records if record.offset not in found]
+
+    def sift(self, partition: Partition) -> None:
+        """Sets aside rows of the lane's open windows that cannot be survived: read before the checkpoint, scored after.
+        Their letters tell the place alone, since their bytes were read long ago."""
+        for model, stream in self._lanes[partition.number].streams.items():
+            for window in (*stream.open.values(), *stream.late.values()):
+                rest = window.waiting.rest()
+                if rest is None:
+                    continue
+                found = deadly(range(len(rest)), partial(self._try, model, rest))
+                for row in found:
+                    offset = int(rest.offsets[row])
+                    record = Record(None, offset=offset, timestamp=int(rest.times[row] * 1000))
+                    self._refuse(window.origin, record, Bad(offset, "deadly", f"{_DEADLY}; event {rest.ids[row]}"))
+                window.rows -= len(found)
+                window.waiting = Rows([rest.take(np.delete(np.arange(len(rest)), found))])
+
+    def _rehearse(self, records: Sequence[Raw]) -> None:
+        """What `take` does to records, without any effect."""
+        decoded = self._decoder.decode(records, self.schemas())
         for name, batch in decoded.batches.items():
             model = self._route(name)
             if model is not None and len(batch):
-                self._count(model, _Window(Partition("", 0)), batch)
+                self._try(model, batch, range(len(batch)))
+
+    def _try(self, model: str, batch: Batch, rows: Sequence[int]) -> None:
+        self._count(model, _Window(Partition("", 0)), batch.take(np.array(rows)))
 
     def _known(self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]) -> str | None:
         model = self._route(name)
@@ -416,6 +444,20 @@ class Ingest:
 
     # -- the clock
 
+    @property
+    def _live(self) -> bool:
+        """Whether event time is the clock's."""
+        return self._skew is not None and abs(self._skew) < max(60.0, 2 * self._options.size)
+
+    def due(self, now: float) -> float:
+        """Clock time at which `tick` may next have something to close."""
+        options = self._options
+        if not self._live:
+            unfinished = [n for n in self._lanes.values() if any(s.open or s.late for s in n.streams.values())]
+            return min((lane.quiet + options.grace for lane in unfinished if lane.quiet is not None), default=math.inf)
+        behind = options.lateness + options.idle
+        return (math.floor((now - behind) / options.size) + 1) * options.size + behind
+
     def tick(self, now: float, lag: Mapping[Partition, int], *, ended: bool = False) -> None:
         """Closes what only the clock can close: windows of lanes that are caught up and silent.
 
@@ -429,7 +471,7 @@ class Ingest:
                 if model not in self._references:
                     self._look_for(model)
         behind = {p.number for p, n in lag.items() if n}
-        live = self._skew is not None and abs(self._skew) < max(60.0, 2 * options.size)
+        live = self._live
         for number, lane in self._lanes.items():
             if number in behind and not ended:
                 lane.quiet = None

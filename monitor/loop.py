@@ -16,10 +16,10 @@ import msgspec
 from alerting.deliver import Delivery
 from alerting.outbox import Outbox, Saved, notices_to
 from detectors.encode import Undecodable, decode, encode
-from monitor.event import Bad, Partition, Raw
+from monitor.event import Partition, Raw
 from monitor.exchange import from_bytes
 from monitor.ingest import Ingest
-from monitor.journal import Journal, kills
+from monitor.journal import Journal
 from monitor.judge import Effects, Judge
 from monitor.log import Full, Log
 from monitor.metrics import Meters
@@ -28,7 +28,9 @@ from monitor.store import Store
 
 log = logging.getLogger(__name__)
 
-POLL = 0.1  # seconds a poll waits: bounds how late the clock can close a window
+LONGEST = 1.0  # seconds a poll waits when no window is due: what an idle daemon costs, and how soon it heeds a signal
+SHORTEST = 0.02
+POLL = 0.2  # seconds the judge waits for a message before it looks what was delivered
 JUDGE = "judge"  # name of the judge's checkpoint
 
 
@@ -88,6 +90,7 @@ class IngestLoop(Stage):
         self._exchange, self._budget, self._every = exchange, budget, every
         self._commit_failures = 0
         self.polled = threading.Event()
+        self._worked_on: tuple[Partition, int, int] | None = None
 
     def work(self) -> None:
         source = self._source
@@ -110,15 +113,19 @@ class IngestLoop(Stage):
             self._journal.close()
 
     def _round(self) -> bool:
-        polled = self._source.poll(POLL)
+        due = self._ingest.due(time.time()) - time.time()
+        polled = self._source.poll(min(max(due, SHORTEST), LONGEST))
         self.alive = time.monotonic()
         for partition in polled.gone:
             self._ingest.drop(partition)
         for partition in polled.gained:
-            self._source.seek(partition, self._ingest.gain(partition))
+            offset = self._ingest.gain(partition)
+            if self._journal.suspects(partition, 0):
+                self._ingest.sift(partition)
+            self._source.seek(partition, offset)
         for partition, records in polled.records.items():
             self._take(partition, records)
-        self._ingest.tick(time.time(), polled.lag, ended=polled.ended)
+        self._tick(polled.lag, ended=polled.ended)
         self._measure(polled.lag)
         self.polled.set()
         return polled.ended
@@ -135,21 +142,20 @@ class IngestLoop(Stage):
         if not records:
             return
         first, last = records[0].offset, records[-1].offset
-        if self._journal.suspects(partition, first, last):
-            records = [r for r in records if not self._set_aside_if_deadly(partition, r)]
-            if not records:
-                return
-        self._journal.begin(partition, first, last)
-        self._ingest.take(partition, records)
-        self._journal.end()
+        if self._journal.suspects(partition, first):
+            records = self._ingest.without_deadly(partition, records)
+        if records:
+            self._worked_on = partition, first, last
+            self._journal.begin(partition, first, last)
+            self._ingest.take(partition, records)
+            self._journal.end()
 
-    def _set_aside_if_deadly(self, partition: Partition, record: Raw) -> bool:
-        if not self._journal.suspects(partition, record.offset, record.offset):
-            return False
-        if not kills(lambda: self._ingest.rehearse(record)):
-            return False
-        self._ingest.skip(partition, record, Bad(record.offset, "deadly", "reading it ended the process twice"))
-        return True
+    def _tick(self, lag: Mapping[Partition, int], *, ended: bool) -> None:
+        """Closing a window works on rows that were read before, which can be deadly as well."""
+        if self._worked_on is not None:
+            self._journal.begin(*self._worked_on)
+        self._ingest.tick(time.time(), lag, ended=ended)
+        self._journal.end()
 
     def _save(self) -> None:
         began = time.monotonic()
@@ -301,14 +307,17 @@ def sender(exchange: Log, stopping: threading.Event) -> Callable[[Sequence[bytes
     lock = threading.Lock()
 
     def send(messages: Sequence[bytes]) -> None:
+        waiting = False
         while True:
             try:
                 with lock:
                     exchange.append(messages)
                 return
-            except Full:
+            except Full as full:
+                if not waiting:
+                    log.warning("reading waits until there is room: %s", full)
+                waiting = True
                 if stopping.wait(0.2):
                     raise
-                log.warning("the exchange is full: reading waits for the judge")
 
     return send
