@@ -1,9 +1,10 @@
 """Finds the record that kills the process.
 
 Before records are worked on their place is noted, and struck out after. A start that finds a note not struck out knows
-where the last one died; when two starts in a row died in the same place, the third tries each record there in a child
-process first, and what kills the child is set aside. A process killed from outside leaves the same note, which is why
-suspicion alone never costs a record: only a child's death does.
+where the last one died; when two starts in a row died in the same place, the third tries in a child process first what
+it reads up to there, and what kills the child is set aside. Up to there, since a record in an open window may kill long
+after it was read, when records behind it close the window. A process killed from outside leaves the same note, which is
+why suspicion alone never costs a record: only a child's death does.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from monitor.event import Partition
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STRIKES = 2  # starts that died in one place before its records are tried one by one
 PATIENCE = 10.0  # seconds a child may take; one that hangs does not kill, and passes
@@ -55,7 +59,7 @@ class Journal:
             self._suspect = note
             if note.strikes >= STRIKES:
                 log.warning(
-                    "%d starts died at %s/%d, offsets %d to %d: their records are tried one by one in a child process",
+                    "%d starts died at %s/%d, offsets %d to %d: what is read up to there is tried in a child process",
                     note.strikes, note.topic, note.number, note.first, note.last,
                 )  # fmt: skip
 
@@ -77,10 +81,12 @@ class Journal:
             self._suspect = None
             self.end()
 
-    def suspects(self, partition: Partition, first: int, last: int) -> bool:
-        """Whether records of these offsets are to be tried in a child first."""
+    def suspects(self, partition: Partition, first: int) -> bool:
+        """Whether records from this offset on are to be tried in a child first."""
         held = self._suspect
-        return held is not None and held.strikes >= STRIKES and held.overlaps(partition, first, last)
+        if held is None or held.strikes < STRIKES:
+            return False
+        return (held.topic, held.number) == partition and first <= held.last
 
     def _write(self, note: _Note) -> None:
         if not note.at_work and self._suspect is note:
@@ -90,6 +96,19 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def deadly(items: Sequence[T], work: Callable[[Sequence[T]], object]) -> list[T]:
+    """Those that end the process when worked on, found by halving: as a rule one child says that all are well.
+
+    Blind to items that kill only together.
+    """
+    if not items or not kills(lambda: work(items)):
+        return []
+    if len(items) == 1:
+        return list(items)
+    half = len(items) // 2
+    return deadly(items[:half], work) + deadly(items[half:], work)
 
 
 def kills(work: Callable[[], object]) -> bool:
