@@ -98,8 +98,13 @@ class App:
         try:
             store = DirectoryStore(root / "store")
             limits = config.limits
-            # the soft budget pauses sources; the hard bound, twice that, is for what is already on its way
-            self._exchange = DiskLog(root / "exchange", max_bytes=2 * limits.exchange_bytes)
+            # The soft budget pauses sources; the hard bound, twice that, is for what is already on its way. A segment
+            # goes only whole, once all of it is judged: were one as large as the budget, the pause would never end.
+            self._exchange = DiskLog(
+                root / "exchange",
+                segment_bytes=min(16 << 20, limits.exchange_bytes // 4),
+                max_bytes=2 * limits.exchange_bytes,
+            )
             self._intake = DiskLog(root / "intake", max_bytes=limits.intake_bytes) if config.intake else None
             self._dead = config.dead_letters.open(root / "dead-letters")
         except (OSError, InUse) as error:
