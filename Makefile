@@ -6,7 +6,7 @@ BIN := .venv/bin
 UV := uv==0.9.30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run services check format test bench lock clean
+.PHONY: help install run services check format test soak bench lock clean
 
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: .venv/dev.stamp  ## rewrite the code as the formatter wants it
 test: .venv/dev.stamp  ## all tests, real servers included; ARGS="-k kafka" for some
 	$(BIN)/python -m tests.services install || [ -z "$$DRIFTD_REQUIRE_SERVICES" ]
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: .venv/dev.stamp  ## the crash suite with 100 kills, seven minutes
+	DRIFTD_REQUIRE_SERVICES=1 DRIFTD_KILLS=100 $(BIN)/python -m pytest tests/faults/test_crashes.py $(ARGS)
 
 bench: services  ## the figures of the README, as ratios to their floors
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 import yaml
 
@@ -92,7 +92,7 @@ class Daemon(Server):
         def looked() -> bool:
             try:
                 return holds()
-            except URLError:
+            except OSError:
                 return self._answers() and holds()  # says so if it ended
 
         try:
