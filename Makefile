@@ -34,7 +34,7 @@ test: .venv/dev.stamp  ## all tests, real servers included; ARGS="-k kafka" for 
 	$(BIN)/python -m tests.services install || [ -z "$$DRIFTD_REQUIRE_SERVICES" ]
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: .venv/dev.stamp  ## the crash suite with 100 kills, seven minutes
+soak: .venv/dev.stamp  ## the crash suite with 100 kills, six minutes
 	DRIFTD_REQUIRE_SERVICES=1 DRIFTD_KILLS=100 $(BIN)/python -m pytest tests/faults/test_crashes.py $(ARGS)
 
 bench: services  ## the figures of the README, as ratios to their floors

@@ -35,8 +35,8 @@ def config(kafka: Kafka, topic: str, **more: Any) -> dict[str, Any]:
         "name": "shelf",
         "checks": [
             {"detector": {"kind": "level", "side": "both"}, "columns": ["n0", "n1"]},
-            # Looked at over 20 minutes, which keeps every window of a test in the judge's history.
-            {"detector": "wrong_type", "over": "20m"},
+            # Looked at over 30 minutes, which keeps every window of a test in the history, 100 kills included.
+            {"detector": "wrong_type", "over": "30m"},
         ],
         "sampling": {"per_hour": 3000, "at_least": 100},
     }
