@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = _command(commands, "replay", _replay, "judge recorded events; findings as JSON lines, no outward effect")
     _configured(replay)
-    replay.add_argument("events", nargs="+", metavar="EVENTS", help="files or directories of events")
+    replay.add_argument(
+        "events",
+        nargs="+",
+        metavar="EVENTS",
+        help="files or directories of events; kafka:SINCE..UNTIL reads the configured topics between two times",
+    )
     replay.add_argument("-o", "--output", type=Path, help="where findings go; standard output when left out")
 
     check = _command(commands, "check", _check, "say what is wrong with a configuration")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from detectors.encode import Undecodable
 from detectors.reference import Reference
 from monitor.config import Config, LogOptions, exposed, kind_of
 from monitor.decode import Own
+from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import from_bytes
 from monitor.ingest import Ingest
@@ -340,14 +342,12 @@ def run(config: Config) -> int:
     return app.wait()
 
 
-def replay(config: Config, paths: Sequence[str], out: TextIO) -> int:
+def replay(config: Config, places: Sequence[str], out: TextIO) -> int:
     """`driftd replay`: the same pipeline over recorded events, findings as JSON lines; nothing else is touched.
 
     Windows close by event time alone, one thread does everything in order, and nothing outlives the run: twice the
     same input is twice the same output.
     """
-    from monitor.sources.files import FilesOptions
-
     models = plans(config)
     store, exchange, meters = MemoryStore(), MemoryLog(), Meters()
     references = References(models, store)
@@ -378,11 +378,10 @@ def replay(config: Config, paths: Sequence[str], out: TextIO) -> int:
             alert = notice.alert
             _line(out, {"alert": alert.key, "transition": notice.transition, "at": alert.said, "text": alert.text})
 
-    for path in paths:
-        source = FilesOptions(path=path).open()
+    for number, (source, decoder) in enumerate(_recorded(config, places)):
         ingest = Ingest(
-            path,
-            decoder=config.sources[0].decoder.open(),
+            f"replay-{number}",
+            decoder=decoder,
             models=models,
             options=config.window,
             references=references.find,
@@ -412,6 +411,45 @@ def replay(config: Config, paths: Sequence[str], out: TextIO) -> int:
             "label_tasks": view.label_tasks,
         })  # fmt: skip
     return 0
+
+
+def _recorded(config: Config, places: Sequence[str]) -> Iterator[tuple[Source, Decoder]]:
+    """Sources with an end: files and directories, or what the configured Kafka topics held.
+
+    `kafka:SINCE..UNTIL` takes times such as 2026-11-22T10:00:00Z, either left out for the oldest and the newest.
+    Raises Unstartable.
+    """
+    for place in places:
+        kind, colon, span = place.partition(":")
+        if kind == "kafka" and colon and not Path(place).exists():
+            yield from _ranges(config, place, span)
+            continue
+        from monitor.sources.files import FilesOptions
+
+        try:
+            yield FilesOptions(path=place).open(), config.sources[0].decoder.open()
+        except (OSError, ValueError) as error:
+            raise Unstartable(f"{place}: {error}") from error
+
+
+def _ranges(config: Config, place: str, span: str) -> Iterator[tuple[Source, Decoder]]:
+    from monitor.sources.kafka import KafkaOptions
+
+    try:
+        since, until = (parse_time(end) if end else None for end in span.split(".."))
+    except ValueError as error:
+        raise Unstartable(f"{place}: wanted kafka:SINCE..UNTIL with times such as 2026-11-22T10:00:00Z") from error
+    found = [source for source in config.sources if isinstance(source.options, KafkaOptions)]
+    if not found or any(end is not None and math.isnan(end) for end in (since, until)):
+        raise Unstartable(f"{place}: needs a Kafka source in the configuration, and times such as 2026-11-22T10:00:00Z")
+    from monitor.sources.kafka_python import KafkaRange
+
+    for source in found:
+        assert isinstance(source.options, KafkaOptions)
+        try:
+            yield KafkaRange(source.options, since=since, until=until), source.decoder.open()
+        except (ConnectionError, LookupError, OSError) as error:
+            raise Unstartable(f"{place}: {error}") from error
 
 
 def _line(out: TextIO, said: Mapping[str, Any]) -> None:

@@ -14,6 +14,8 @@ from detectors.draw import Draw
 from detectors.encode import decode, encode
 from monitor.event import Event
 
+ENDED = 1 << 62  # `below` of a lane whose source has an end and has reached it: nobody need wait for it any more
+
 
 class Partial(msgspec.Struct, frozen=True):
     """A lane's part of a window of a model."""

@@ -24,7 +24,7 @@ from detectors.profile import Profile
 from detectors.reference import Reference, scored
 from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Record, Schema
-from monitor.exchange import Closed, Partial, to_bytes
+from monitor.exchange import ENDED, Closed, Partial, to_bytes
 from monitor.join import Joiner
 from monitor.journal import deadly
 from monitor.metrics import Meters
@@ -415,14 +415,22 @@ class Ingest:
         profile = None if window.profile is None else window.profile.encode()
         return Partial(number, window.rows, profile, window.events, window.draw, late)
 
-    def _say(self, number: int, lane: _Lane, model: str, stream: _Stream, partials: list[Partial]) -> None:
+    def _say(
+        self,
+        number: int,
+        lane: _Lane,
+        model: str,
+        stream: _Stream,
+        partials: list[Partial],
+        below: int | None = None,
+    ) -> None:
         stream.serial += 1
         reference = self._references.get(model)
         message = Closed(
             model,
             self._lane_name(number),
             stream.serial,
-            stream.below,
+            stream.below if below is None else below,
             partials,
             reference.version if reference else "",
             stream.mark,
@@ -488,11 +496,13 @@ class Ingest:
                     below = math.floor((now - options.lateness - options.idle) / options.size)
                 elif silent >= options.grace:
                     below = self._furthest(model, with_open=True)
-                if below is not None and (stream.below is None or below > stream.below):
-                    if stream.below is None and not any(s.newest for s in self._streams_of(model)):
-                        continue  # nothing has ever come: there is no event time yet
+                # before the first event there is no event time to close windows by
+                begun = stream.below is not None or any(s.newest for s in self._streams_of(model))
+                if begun and below is not None and (stream.below is None or below > stream.below):
                     lane.save_first = True
                     self._close(number, lane, model, stream, below)
+                if ended:
+                    self._say(number, lane, model, stream, [], ENDED)
             self._flush(number, lane)
 
     def _streams_of(self, model: str) -> list[_Stream]:

@@ -25,7 +25,7 @@ from detectors.profile import Profile, merged
 from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
-from monitor.exchange import Closed, Partial
+from monitor.exchange import ENDED, Closed, Partial
 from monitor.history import History, Kept
 from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
@@ -192,7 +192,8 @@ class Judge:
         state = desk.state
         if any(lane.below is None for lane in state.lanes.values()):
             return
-        upto = min(lane.below for lane in state.lanes.values() if lane.below is not None)
+        floors = [lane.below for lane in state.lanes.values() if lane.below is not None and lane.below != ENDED]
+        upto = min(floors, default=max(state.pending, default=-1) + 1)
         if state.below is None:
             state.below = min([*state.pending, upto])
         rows = 0

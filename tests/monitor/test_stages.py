@@ -231,3 +231,18 @@ def test_a_record_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(referenc
     pair.run(source)
     assert [b.offset for b in pair.dead] == [25]
     assert totals(pair)[0] == 49
+
+
+def test_a_lane_whose_source_has_ended_is_not_waited_for(reference: Reference) -> None:
+    pair = Pair(reference, 2)
+    source = records(stream(300, 11), 2)
+    first, second = pair.partitions
+    pair.ingest.take(first, source[first])
+    pair.ingest.drop(second)
+    pair.ingest.tick(START + 1e6, {}, ended=True)
+    pair.ingest.gain(second)
+    pair.ingest.take(second, source[second])
+    pair.ingest.tick(START + 1e6, {}, ended=True)
+    while pair.offset < pair.exchange.end:
+        pair.judge_all()
+    assert totals(pair)[0] == 300

@@ -1,0 +1,77 @@
+"""`driftd replay`: the tuning tool gives the same lines twice, over files and over a range of a topic."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from monitor import app
+from monitor.config import parse
+from tests.services.kafka import Kafka
+
+START = 1_790_000_000.0
+
+
+def events(first: int, count: int, mean: float) -> list[bytes]:
+    rng = random.Random(first)
+    return [
+        json.dumps(
+            {"id": f"e{i}", "time": START + i, "inputs": {"x": rng.gauss(mean, 1), "y": rng.gauss(0, 1)}}
+        ).encode()
+        for i in range(first, first + count)
+    ]
+
+
+def replayed(config: dict[str, Any], *places: str) -> list[dict[str, Any]]:
+    out = io.StringIO()
+    assert app.replay(parse(json.dumps(config)), places, out) == 0
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+CONFIG: dict[str, Any] = {"models": [{"name": "m", "reference": {"learn": 500}}], "sources": [{"kind": "http"}]}
+
+
+def named(lines: list[bytes]) -> bytes:
+    return b"\n".join(line.replace(b"{", b'{"model": "m", ', 1) for line in lines) + b"\n"
+
+
+def test_several_files_are_judged_in_turn_and_twice_alike(tmp_path: Path) -> None:
+    places = []
+    for k, mean in enumerate((0.0, 3.0)):
+        place = tmp_path / f"part-{k}.jsonl"
+        place.write_bytes(named(events(1000 * k, 1000, mean)))
+        places.append(str(place))
+    lines = replayed(CONFIG, *places)
+    assert lines == replayed(CONFIG, *places)
+    assert lines[-1]["summary"] == "m"
+    assert lines[-1]["events"] == 2000
+    assert lines[-1]["late"] == 0
+    opened = [line for line in lines if line.get("transition") == "opened"]
+    assert "m/shift/x" in {line["alert"] for line in opened}
+    assert min(line["at"] for line in opened) >= START + 1000
+
+
+def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+    for place in (str(tmp_path / "absent.jsonl"), "kafka:..", "kafka:soon.."):
+        with pytest.raises(app.Unstartable, match=place.split(":")[0]):
+            replayed(CONFIG, place)
+
+
+def test_a_range_of_a_topic_is_read_without_its_group(kafka: Kafka) -> None:
+    topic = kafka.fresh_topic()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for i, value in enumerate(events(0, 1200, 0.0)):
+        producer.produce(topic, value, timestamp=int((START + i) * 1000))
+    assert producer.flush(30) == 0
+    source = {"kind": "kafka", "brokers": [kafka.bootstrap], "topics": [topic], "group": f"g-{topic}"}
+    config = {"sources": [source], "models": [{"name": "", "reference": {"learn": 200}}]}
+    whole = replayed(config, "kafka:..")
+    assert whole[-1]["events"] == 1200
+    part = replayed(config, "kafka:2026-09-21T14:15:00Z..2026-09-21T14:25:00Z")
+    assert part[-1]["events"] == 600
