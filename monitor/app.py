@@ -232,7 +232,7 @@ class App:
         return self._judging.backlog
 
     def not_ready(self) -> Sequence[str]:
-        return [f"{loop.name} has not asked its source yet" for loop in self._ingesting if not loop.polled.is_set()]
+        return [f"{loop.name}: {loop.waiting}" for loop in self._ingesting if loop.waiting]
 
     def take(self, received: Sequence[Received]) -> None:
         assert self._intake is not None

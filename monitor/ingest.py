@@ -155,6 +155,11 @@ class Ingest:
             self._look_for(model)
 
     @property
+    def owns_lanes(self) -> bool:
+        """Whether any partition was given to it."""
+        return bool(self._lanes)
+
+    @property
     def newest(self) -> float | None:
         """Event time up to which all lanes have come, None before the first event."""
         marks = [s.mark for lane in self._lanes.values() for s in lane.streams.values() if s.newest]

@@ -89,8 +89,13 @@ class IngestLoop(Stage):
         self._source, self._ingest, self._journal = source, ingest, journal
         self._exchange, self._budget, self._every = exchange, budget, every
         self._commit_failures = 0
-        self.polled = threading.Event()
+        self._reading = False
         self._worked_on: tuple[Partition, int, int] | None = None
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing has been given to it to read yet, in words; empty since its first partition."""
+        return "" if self._reading else str(getattr(self._source, "state", "waits for its source"))
 
     def work(self) -> None:
         source = self._source
@@ -127,7 +132,7 @@ class IngestLoop(Stage):
             self._take(partition, records)
         self._tick(polled.lag, ended=polled.ended)
         self._measure(polled.lag)
-        self.polled.set()
+        self._reading = self._reading or self._ingest.owns_lanes
         return polled.ended
 
     def _measure(self, lag: Mapping[Partition, int]) -> None:

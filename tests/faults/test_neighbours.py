@@ -53,8 +53,10 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
     with Daemon(tmp_path, config) as daemon:
         assert daemon.total("driftd_events_total") == 0
         assert b'"live":true' in ask(f"{daemon.url}/healthz")
+        assert not daemon.ready()
         kafka_proxy.heal()
         assert daemon.judged(EVENTS)["events"] == EVENTS
+        assert daemon.ready()
         assert daemon.stop() == 0
 
 
