@@ -79,20 +79,19 @@ def offer(draw: Draw, rows: Batch, reference: Profile, options: SamplingOptions,
     doubt = np.full(len(rows), np.nan) if margin is None or margin.kind is not Kind.NUMBER else margin.values
     weight = sizes(doubt, _mean_square(reference), options.floor)
 
-    def kept(i: int) -> Any:
-        label, version, scores = rows.get("label"), rows.get("version"), rows.get("scores")
-        return msgspec.to_builtins(
-            Candidate(
-                id=str(rows.ids[i]),
-                time=float(rows.times[i]),
-                offset=int(rows.offsets[i]),
-                topic=origin.topic,
-                number=origin.number,
-                label=_word(label, i),
-                version=_word(version, i),
-                scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i]),
-                margin=None if np.isnan(doubt[i]) else float(doubt[i]),
-            )
+    label, version, scores = rows.get("label"), rows.get("version"), rows.get("scores")
+
+    def kept(i: int) -> Candidate:
+        return Candidate(
+            id=str(rows.ids[i]),
+            time=float(rows.times[i]),
+            offset=int(rows.offsets[i]),
+            topic=origin.topic,
+            number=origin.number,
+            label=_word(label, i),
+            version=_word(version, i),
+            scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i]),
+            margin=None if np.isnan(doubt[i]) else float(doubt[i]),
         )
 
     draw.update(rows.keys, weight, kept)
@@ -103,9 +102,8 @@ def _mean_square(reference: Profile) -> float:
     if "margin" not in reference.layout.numbers:
         return 0.0
     i = reference.layout.numbers.index("margin")
-    mean, variance = float(reference.mean[i]), float(reference.variance[i])
-    found = (1.0 - mean) ** 2 + variance
-    return found if found == found else 0.0  # noqa: PLR0124 - NaN without rows
+    n = int(reference.cells[i].sum())
+    return (1.0 - float(reference.mean[i])) ** 2 + float(reference.squares[i]) / n if n else 0.0
 
 
 def _word(column: Any, i: int) -> str | None:
