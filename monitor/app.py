@@ -416,7 +416,8 @@ def replay(config: Config, places: Sequence[str], out: TextIO) -> int:
 def _recorded(config: Config, places: Sequence[str]) -> Iterator[tuple[Source, Decoder]]:
     """Sources with an end: files and directories, or what the configured Kafka topics held.
 
-    `kafka:SINCE..UNTIL` takes times such as 2026-11-22T10:00:00Z, either left out for the oldest and the newest.
+    `kafka:SINCE..UNTIL` takes times such as 2026-11-22T10:00:00Z or offsets such as @1200, in every partition; either
+    left out means the oldest and the newest.
     Raises Unstartable.
     """
     for place in places:
@@ -435,19 +436,28 @@ def _recorded(config: Config, places: Sequence[str]) -> Iterator[tuple[Source, D
 def _ranges(config: Config, place: str, span: str) -> Iterator[tuple[Source, Decoder]]:
     from monitor.sources.kafka import KafkaOptions
 
-    try:
-        since, until = (parse_time(end) if end else None for end in span.split(".."))
-    except ValueError as error:
-        raise Unstartable(f"{place}: wanted kafka:SINCE..UNTIL with times such as 2026-11-22T10:00:00Z") from error
     found = [source for source in config.sources if isinstance(source.options, KafkaOptions)]
-    if not found or any(end is not None and math.isnan(end) for end in (since, until)):
-        raise Unstartable(f"{place}: needs a Kafka source in the configuration, and times such as 2026-11-22T10:00:00Z")
-    from monitor.sources.kafka_python import KafkaRange
+    since, dots, until = span.partition("..")
+    if not found or not dots:
+        raise Unstartable(f"{place}: wanted kafka:SINCE..UNTIL, and a Kafka source in the configuration")
+    from monitor.sources.kafka_python import KafkaRange, Offset
+
+    def point(text: str) -> float | Offset | None:
+        if not text:
+            return None
+        if text.startswith("@") and text[1:].isdecimal():
+            return Offset(text[1:])
+        time = parse_time(text)
+        if math.isnan(time):
+            raise Unstartable(
+                f"{place}: {text!r} is neither a time such as 2026-11-22T10:00:00Z nor an offset as @1200"
+            )
+        return time
 
     for source in found:
         assert isinstance(source.options, KafkaOptions)
         try:
-            yield KafkaRange(source.options, since=since, until=until), source.decoder.open()
+            yield KafkaRange(source.options, since=point(since), until=point(until)), source.decoder.open()
         except (ConnectionError, LookupError, OSError) as error:
             raise Unstartable(f"{place}: {error}") from error
 

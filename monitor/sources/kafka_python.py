@@ -174,12 +174,18 @@ class KafkaPython:
             self._uncommitted = {}
 
 
-class KafkaRange:
-    """What topics held between two times, read once and without a group: for replay. See `Source` for the contract."""
+class Offset(int):
+    """An offset, where a time could stand as well."""
 
-    def __init__(self, options: KafkaOptions, *, since: float | None = None, until: float | None = None) -> None:
-        """Per partition, from the first record with a Kafka timestamp (UTC seconds) at or after `since` up to the first
-        at or after `until`; None = from the oldest, to the newest of now.
+
+class KafkaRange:
+    """What topics held between two points, read once and without a group: for replay. See `Source` for the contract."""
+
+    def __init__(
+        self, options: KafkaOptions, *, since: float | Offset | None = None, until: float | Offset | None = None
+    ) -> None:
+        """Per partition, from the first record at or after `since` up to the first at or after `until`: an offset, or a
+        Kafka timestamp in UTC seconds; None = from the oldest, to the newest of now.
 
         Raises `ConnectionError` where the brokers cannot be reached and `LookupError` where a topic is missing.
         """
@@ -194,6 +200,8 @@ class KafkaRange:
             oldest = self._consumer.beginning_offsets(asked)
             self._ends = newest if until is None else newest | self._at(asked, until)
             self._starts = oldest if since is None else newest | self._at(asked, since)
+            for held in (self._starts, self._ends):  # an offset may lie where nothing is, or not any more
+                held.update({p: min(max(offset, oldest[p]), newest[p]) for p, offset in held.items()})
         except KafkaError as error:
             raise ConnectionError(f"{', '.join(options.brokers)}: {error}") from error
         self._consumer.assign(asked)
@@ -249,7 +257,9 @@ class KafkaRange:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
-    def _at(self, asked: Iterable[TopicPartition], when: float) -> dict[TopicPartition, int]:
+    def _at(self, asked: Iterable[TopicPartition], when: float | Offset) -> dict[TopicPartition, int]:
+        if isinstance(when, Offset):
+            return dict.fromkeys(asked, int(when))
         found = self._consumer.offsets_for_times({p: int(when * 1000) for p in asked})
         return {p: at.offset for p, at in found.items() if at is not None}
 

@@ -75,3 +75,6 @@ def test_a_range_of_a_topic_is_read_without_its_group(kafka: Kafka) -> None:
     assert whole[-1]["events"] == 1200
     part = replayed(config, "kafka:2026-09-21T14:15:00Z..2026-09-21T14:25:00Z")
     assert part[-1]["events"] == 600
+    by_offset = replayed(config, "kafka:@100..@400")
+    assert by_offset[-1]["events"] == 300
+    assert replayed(config, "kafka:@1100..@9999")[-1]["events"] == 100
