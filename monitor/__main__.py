@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "events",
         nargs="+",
         metavar="EVENTS",
-        help="files or directories of events; kafka:SINCE..UNTIL reads the configured topics between two times or offsets (@1200)",
+        help="files or directories; kafka:SINCE..UNTIL reads the configured topics between times or offsets (@1200)",
     )
     replay.add_argument("-o", "--output", type=Path, help="where findings go; standard output when left out")
 
