@@ -34,6 +34,7 @@ from monitor.windows import Rows, WindowOptions, advances, by_window, settle_tim
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+PACED = 5.0  # seconds of arrival between looks at how fast event time passes
 _DEADLY = "reading it ended the process twice"
 
 
@@ -94,6 +95,21 @@ class _Lane:
         self.arrived = math.nan  # when its newest record reached the source
 
 
+class _Pace:
+    """Whether event time passes as fast as the clock. A replay at speed may cross the clock's time and is not live."""
+
+    def __init__(self) -> None:
+        self.even = True
+        self._since: tuple[float, float] | None = None  # arrival, newest event time
+
+    def see(self, arrived: float, newest: float) -> None:
+        if not math.isfinite(newest) or (self._since is not None and arrived - self._since[0] < PACED):
+            return
+        if self._since is not None:
+            self.even = 0.5 <= (newest - self._since[1]) / (arrived - self._since[0]) <= 2.0
+        self._since = (arrived, newest)
+
+
 class _SavedWindow(msgspec.Struct, frozen=True):
     window: int
     late: bool
@@ -150,6 +166,7 @@ class Ingest:
         self._scorers: dict[str, Mapping[str, Scorer]] = {}
         self._lanes: dict[int, _Lane] = {}
         self._skew: float | None = None  # arrival minus event time of the newest row: how live the source is
+        self._pace = _Pace()
         self._looked = -math.inf
         for model in models:
             self._look_for(model)
@@ -216,7 +233,9 @@ class Ingest:
             model = self._known(partition, records, name, (e.offset for e in found))
             if model is not None:
                 self._take_events(lane, partition, model, found, records)
-        self._skew = lane.arrived - max((s.mark for s in lane.streams.values()), default=math.nan)
+        newest = max((s.mark for s in lane.streams.values()), default=math.nan)
+        self._skew = lane.arrived - newest
+        self._pace.see(lane.arrived, newest)
         self._flush(partition.number, lane)
 
     # -- records that end the process
@@ -460,7 +479,8 @@ class Ingest:
     @property
     def _live(self) -> bool:
         """Whether event time is the clock's."""
-        return self._skew is not None and abs(self._skew) < max(60.0, 2 * self._options.size)
+        near = self._skew is not None and abs(self._skew) < max(60.0, 2 * self._options.size)
+        return near and self._pace.even
 
     def due(self, now: float) -> float:
         """Clock time at which `tick` may next have something to close."""

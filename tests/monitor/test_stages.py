@@ -246,3 +246,28 @@ def test_a_lane_whose_source_has_ended_is_not_waited_for(reference: Reference) -
     while pair.offset < pair.exchange.end:
         pair.judge_all()
     assert totals(pair)[0] == 300
+
+
+def windows_closed_by_the_clock(reference: Reference, speed: float) -> int:
+    """Windows judged of a stream that ends at the clock's time, a minute of silence later."""
+    pair = Pair(reference, 1)
+    [partition] = pair.partitions
+    rng = random.Random(1)
+    end, n = START + 600, 300
+    for i in range(n):
+        ago = n - i
+        said = event(i, end - ago * 2.0, rng)
+        arrived = int((end - ago * 2.0 / speed) * 1000)
+        pair.ingest.take(partition, [Record(json.dumps(said).encode(), None, (), i, arrived)])
+    for second in range(60):
+        pair.ingest.tick(end + second, {partition: 0})
+    while pair.offset < pair.exchange.end:
+        pair.judge_all()
+    return pair.judge.snapshot().models[0].windows
+
+
+def test_the_clock_closes_empty_windows_of_a_live_stream_and_not_of_a_replay_that_meets_it(
+    reference: Reference,
+) -> None:
+    live, replay = windows_closed_by_the_clock(reference, 1.0), windows_closed_by_the_clock(reference, 20.0)
+    assert live - replay >= 5  # the minute of silence
