@@ -26,7 +26,8 @@ from detectors.checks import DEFAULT_CHECKS
 from detectors.checks.level import Level
 from detectors.checks.shift import ChiSquare, JensenShannon, Ks, Psi, Wasserstein
 from detectors.core import Batch, Column, Detector, Kind, Scores, Sequential, from_columns, number
-from detectors.profile import Layout, Profile, lay_out
+from detectors.profile import Layout, Profile
+from detectors.reference import Reference, build_from
 from detectors.registry import DETECTORS
 
 Numbers = NDArray[np.float64]
@@ -79,15 +80,13 @@ def batch(numbers: Numbers, codes: Codes) -> Batch:
     return from_columns(columns)
 
 
-def reference_of(numbers: Numbers, codes: Codes) -> Profile:
-    """As `reference build` makes it: the layout from 20,000 rows, then every row counted."""
-    rows = batch(numbers, codes)
-    layout = lay_out(rows.take(slice(0, 20_000)))
-    return profile_of(layout, rows, 2_000)
+def reference_of(numbers: Numbers, codes: Codes) -> Reference:
+    """As `reference build` makes it."""
+    return build_from("window", batch(numbers, codes), {}, roles={}, source="the four laws", created=0.0)
 
 
-def profile_of(layout: Layout, rows: Batch, size: int = 256) -> Profile:
-    profile = Profile(layout, size)
+def profile_of(layout: Layout, rows: Batch) -> Profile:
+    profile = Profile(layout)
     for start in range(0, len(rows), 2_000):  # as they come from a poll
         profile.update(rows.take(slice(start, start + 2_000)))
     return profile
@@ -128,16 +127,17 @@ def floor(numbers: Numbers, codes: Codes, before: tuple[Numbers, Codes]) -> Call
 class Look:
     """A check of either kind with its memory, asked window by window."""
 
-    def __init__(self, detector: Detector | Sequential, patterns: Sequence[str] = ("*",)) -> None:
+    def __init__(self, detector: Detector | Sequential, reference: Reference, patterns: Sequence[str] = ("*",)) -> None:
         self.detector = detector
+        self.reference = reference.profile
         self.columns = tuple(name for name in COLUMNS if any(fnmatchcase(name, p) for p in patterns))
-        self.memory: Any = detector.start() if hasattr(detector, "start") else None
+        self.memory: Any = detector.start(reference, self.columns) if isinstance(detector, Sequential) else None
 
-    def __call__(self, current: Profile, reference: Profile) -> Scores:
-        if hasattr(self.detector, "step"):
-            self.memory, scores = self.detector.step(self.memory, current, reference, self.columns)
+    def __call__(self, current: Profile) -> Scores:
+        if isinstance(self.detector, Sequential):
+            self.memory, scores = self.detector.step(self.memory, current, self.reference, self.columns)
             return scores
-        return self.detector.check(current, reference, self.columns)
+        return self.detector.check(current, self.reference, self.columns)
 
 
 def cost() -> None:
@@ -158,18 +158,18 @@ def cost() -> None:
         ("as by default", Ks(), ChiSquare()),
     ):
         found = {
-            which: {f.column for d in (ks, chi) for f in d.check(profile, reference, COLUMNS).findings}
+            which: {f.column for d in (ks, chi) for f in d.check(profile, reference.profile, COLUMNS).findings}
             for which, profile in profiles.items()
         }
         print(f"  {title:20s} {len(found['moved'] & MOVED)} {len(found['moved'] - MOVED)} {len(found['calm'])}")
 
     bare = cpu(floor(numbers, codes, before), 9)
     build = cpu(lambda: profile_of(reference.layout, moved), 9)
-    looks = [Look(c.detector, c.columns) for c in DEFAULT_CHECKS]
+    looks = [Look(c.detector, reference, c.columns) for c in DEFAULT_CHECKS]
 
     def judge(profile: Profile) -> None:
         for look in looks:
-            look(profile, reference)
+            look(profile)
 
     judged = {which: cpu(partial(judge, profile), 25) for which, profile in profiles.items()}
     whole = build + judged["moved"]
@@ -179,10 +179,10 @@ def cost() -> None:
     print(f"together {whole:.1f} of 50; bare numpy {bare:.1f}; ratio {whole / bare:.2f}")
     print("one check of 60 columns, us CPU, calm window")
     for kind, part in DETECTORS.items():
-        look = Look(part())
+        look = Look(part(), reference)
         for _ in range(350 if look.memory is not None else 1):
-            look(profiles["calm"], reference)
-        print(f"  {kind:15s} {1000 * cpu(partial(look, profiles['calm'], reference), 25):.0f}")
+            look(profiles["calm"])
+        print(f"  {kind:15s} {1000 * cpu(partial(look, profiles['calm']), 25):.0f}")
 
 
 def calm(windows: int, rows: int = 1_000) -> None:
@@ -190,12 +190,12 @@ def calm(windows: int, rows: int = 1_000) -> None:
     for size in (100_000, 2_000):
         rng = np.random.default_rng(size)
         reference = reference_of(*draw(rng, size))
-        looks = {kind: Look(part()) for kind, part in DETECTORS.items()}
+        looks = {kind: Look(part(), reference) for kind, part in DETECTORS.items()}
         found: Counter[str] = Counter()
         for _ in range(windows):
             current = profile_of(reference.layout, batch(*draw(rng, rows)))
             for kind, look in looks.items():
-                found[kind] += len(look(current, reference).findings)
+                found[kind] += len(look(current).findings)
         print(f"findings in {windows} calm windows of {rows:,} x 60, reference of {size:,}: {dict(found)}")
 
 
@@ -211,7 +211,7 @@ def power(windows: int) -> None:
                 current = profile_of(reference.layout, batch(*draw(rng, rows, [size] * 48)))
                 for part in parts:
                     for title, detector in ((part.__name__, part()), (f"{part.__name__} at any size", part(limit=0))):
-                        found[title] += len(detector.check(current, reference, NUMBERS[:48]).findings)
+                        found[title] += len(detector.check(current, reference.profile, NUMBERS[:48]).findings)
             shares = ", ".join(f"{name} {n / windows / 48:.2f}" for name, n in found.items())
             print(f"moved by {size} sd, {rows:,} rows: {shares}")
 

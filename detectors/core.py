@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 
 if TYPE_CHECKING:
     from detectors.profile import Profile
+    from detectors.reference import Reference
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -271,6 +272,6 @@ class Detector(Protocol):
 class Sequential(Protocol):
     """The same with a memory, stepped once each base window. The memory is plain data, handed in and out."""
 
-    def start(self) -> Any: ...
+    def start(self, reference: Reference, columns: Sequence[str]) -> Any: ...
 
     def step(self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]) -> tuple[Any, Scores]: ...

@@ -25,7 +25,7 @@ CELLS = INNER + 2  # one below the reference's lowest value, one above its highe
 UNSEEN = 256  # words that the reference lacks, counted one by one; of more, the 256 of lowest hash
 KNOWN = 1000  # words of a category column that the reference keeps apart
 HUGE = 1e150  # a value beyond is not a number to reckon with: its square has no size, so it is counted as wrong
-SAMPLE = 64  # rows sampled of a window: of 60 columns 30 KB, as much again as all its counts
+SAMPLE = 128  # rows sampled of a window, which the e-detectors step on: 60 KB of 60 columns, twice all its counts
 ROUNDING = 1e-9  # relative; means of equal values differ by 1e-16 to 1e-12 in float64, which is no spread and no change
 MISSING, OTHER = -1, -2  # codes in a row sample: no value, and a word that the reference lacks
 
@@ -118,6 +118,39 @@ class Sample(NamedTuple):
     times: Floats  # (k,)
     numbers: Floats  # (k, numbers), NaN = missing
     codes: NDArray[np.int32]  # (k, categories): known word, MISSING or OTHER
+
+
+def _number_rows(layout: Layout, batch: Batch) -> tuple[Floats, Mask | None]:
+    """Values (numbers, n) of the rows, NaN = missing, and which of them were beyond HUGE; None when all are finite."""
+    matrix = np.empty((len(layout.numbers), len(batch)))
+    for i, name in enumerate(layout.numbers):
+        column = batch.columns.get(name)
+        matrix[i] = np.nan if column is None or column.kind not in NUMERIC else column.values
+    # One pass tells whether any value is NaN, inf or huge. (np.vdot would wake BLAS threads at 10,000 values.)
+    if np.einsum("ij,ij->", matrix, matrix) <= HUGE**2:
+        return matrix, None
+    endless = np.abs(matrix) > HUGE
+    matrix[endless] = np.nan
+    return matrix, endless
+
+
+def _code_rows(layout: Layout, batch: Batch) -> NDArray[np.int32]:
+    """Codes (categories, n) of the rows: a known word, OTHER or MISSING."""
+    codes = np.full((len(layout.categories), len(batch)), MISSING, np.int32)
+    for c, name in enumerate(layout.categories):
+        column = batch.columns.get(name)
+        if column is None or column.kind is not Kind.CATEGORY:
+            continue
+        known = layout.codes[c]
+        table = [known.get(word, OTHER) for word in column.words]
+        table.append(MISSING)  # serves code -1
+        codes[c] = np.array(table, np.int32)[column.values]
+    return codes
+
+
+def rows_of(layout: Layout, batch: Batch) -> Sample:
+    """All rows of a batch as a sample holds them, in the batch's own order."""
+    return Sample(batch.keys, batch.times, _number_rows(layout, batch)[0].T.copy(), _code_rows(layout, batch).T.copy())
 
 
 def _first_of_equals(ordered: NDArray[np.uint64]) -> Mask:
@@ -331,27 +364,19 @@ class Profile:
     def _count_numbers(self, batch: Batch, n: int) -> Floats:
         layout = self.layout
         f = len(layout.numbers)
-        matrix = np.empty((f, n))
-        for i, name in enumerate(layout.numbers):
-            column = batch.columns.get(name)
-            if column is None or column.kind not in NUMERIC:
-                matrix[i] = np.nan
-                if column is not None:
-                    self.wrong[i] += n - int(column.missing().sum())
-            else:
-                matrix[i] = column.values
-                if column.wrong is not None:
-                    self.wrong[i] += int(column.wrong.sum())
+        matrix, endless = _number_rows(layout, batch)
         if not f:
             return matrix
+        for i, name in enumerate(layout.numbers):
+            column = batch.columns.get(name)
+            if column is not None and column.kind not in NUMERIC:
+                self.wrong[i] += n - int(column.missing().sum())
+            elif column is not None and column.wrong is not None:
+                self.wrong[i] += int(column.wrong.sum())
         missing: Mask | None = None
         seen = np.full(f, n)
-        # One pass tells whether any value is NaN, inf or huge. (np.vdot would wake BLAS threads at 10,000 values.)
-        if not np.einsum("ij,ij->", matrix, matrix) <= HUGE**2:
-            endless = np.abs(matrix) > HUGE
-            if endless.any():
-                self.wrong[:f] += endless.sum(axis=1)
-                matrix[endless] = np.nan
+        if endless is not None:
+            self.wrong[:f] += endless.sum(axis=1)
             missing = np.isnan(matrix)
             absent = missing.sum(axis=1)
             self.missing[:f] += absent
@@ -416,20 +441,13 @@ class Profile:
     def _count_categories(self, batch: Batch, n: int) -> NDArray[np.int32]:
         layout = self.layout
         first, all_columns = len(layout.numbers), len(layout.categories)
-        codes = np.full((all_columns, n), MISSING, np.int32)
+        codes = _code_rows(layout, batch)
         for c, name in enumerate(layout.categories):
             column = batch.columns.get(name)
-            if column is None:
-                continue
-            if column.kind is not Kind.CATEGORY:
+            if column is not None and column.kind is not Kind.CATEGORY:
                 self.wrong[first + c] += n - int(column.missing().sum())
-                continue
-            if column.wrong is not None:
+            elif column is not None and column.wrong is not None:
                 self.wrong[first + c] += int(column.wrong.sum())
-            known = layout.codes[c]
-            table = [known.get(word, OTHER) for word in column.words]
-            table.append(MISSING)  # serves code -1
-            codes[c] = np.array(table, np.int32)[column.values]
         # all columns are counted end to end, two places before each column's words taking OTHER and MISSING
         starts = layout.starts[:-1] + 2 * np.arange(1, all_columns + 1)
         found = np.bincount((codes + starts[:, None]).ravel(), minlength=len(self.words) + 2 * all_columns)
@@ -575,5 +593,5 @@ def merged(layout: Layout, profiles: Sequence[Profile], size: int = SAMPLE) -> P
 
 
 __all__ = [
-    "CELLS", "INNER", "MISSING", "OTHER", "Layout", "Profile", "Sample", "cut_edges", "lay_out", "merged",
+    "CELLS", "INNER", "MISSING", "OTHER", "Layout", "Profile", "Sample", "cut_edges", "lay_out", "merged", "rows_of",
 ]  # fmt: skip

@@ -16,11 +16,12 @@ import numpy as np
 
 from detectors.core import Batch, ColumnSpec, Kind, Role, Scorer, concat
 from detectors.encode import Undecodable, decode, encode
-from detectors.profile import Layout, Profile, lay_out
+from detectors.profile import Layout, Profile, Sample, lay_out, rows_of
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 20_000  # rows that edges, words and scorers are fitted on: a quantile is then off by under 0.4 % in rank
-SAMPLE = 2_000  # rows kept inside the reference's profile
+SAMPLE = 2_000  # rows kept inside the reference's profile, drawn at random
+ROWS = 4_096  # newest rows kept in the order they came: memory and season show only there
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -32,6 +33,7 @@ class _File(msgspec.Struct, frozen=True):
     layout: Layout
     profile: bytes
     fitted: dict[str, Any]
+    rows: tuple[Any, ...]
 
 
 class Reference(msgspec.Struct, frozen=True, dict=True):
@@ -44,6 +46,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     layout: Layout
     profile: Profile
     fitted: dict[str, Any]  # by scorer name
+    rows: Sample  # the newest 4,096, in the order they came
 
     def __repr__(self) -> str:
         return f"Reference({self.model!r}, {self.version}, {len(self.layout.columns)} columns, {self.source!r})"
@@ -51,7 +54,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def version(self) -> str:
         """Digest of what it says; two references that judge alike have the same version."""
-        return hashlib.sha256(self.profile.encode() + encode(self.fitted)).hexdigest()[:12]
+        return hashlib.sha256(self.profile.encode() + encode((self.fitted, *self.rows))).hexdigest()[:12]
 
     def role(self, column: str) -> Role:
         return self._roles.get(column, Role.DERIVED)
@@ -68,7 +71,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
         return encode(
             _File(
                 FORMAT, self.model, self.source, self.created, self.schema, self.layout, self.profile.encode(),
-                self.fitted,
+                self.fitted, tuple(self.rows),
             )
         )  # fmt: skip
 
@@ -79,7 +82,9 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
         if held.format != FORMAT:
             raise Undecodable(f"reference of format {held.format}; this version reads {FORMAT}")
         profile = Profile.decode(held.layout, held.profile)
-        return cls(held.model, held.source, held.created, held.schema, held.layout, profile, held.fitted)
+        return cls(
+            held.model, held.source, held.created, held.schema, held.layout, profile, held.fitted, Sample(*held.rows)
+        )
 
 
 def scored(batch: Batch, scorers: Mapping[str, Scorer], fitted: Mapping[str, Any]) -> Batch:
@@ -125,15 +130,22 @@ def build(
     if kept is None:
         raise ValueError("a reference needs at least one row")
     fitted: dict[str, Any] = {}
-    rows = kept
+    seen = kept
     for name, scorer in scorers.items():
-        fitted[name] = scorer.fit(rows)
-        rows = scored(rows, {name: scorer}, fitted)
-    layout = lay_out(rows)
+        fitted[name] = scorer.fit(seen)
+        seen = scored(seen, {name: scorer}, fitted)
+    layout = lay_out(seen)
     profile = Profile(layout, SAMPLE)
+    newest: list[Sample] = []
     for chunk in chunks():
-        profile.update(scored(chunk, scorers, fitted))
-    return Reference(model, source, created, describe(kept, roles), layout, profile, fitted)
+        if len(chunk):
+            whole = scored(chunk, scorers, fitted)
+            profile.update(whole)
+            newest.append(rows_of(layout, whole.take(slice(-ROWS, None))))
+            while sum(len(part.keys) for part in newest[1:]) >= ROWS:
+                del newest[0]
+    rows = Sample(*(np.concatenate(parts)[-ROWS:] for parts in zip(*newest, strict=True)))
+    return Reference(model, source, created, describe(kept, roles), layout, profile, fitted, rows)
 
 
 def build_from(model: str, rows: Batch, scorers: Mapping[str, Scorer], **said: Any) -> Reference:

@@ -301,7 +301,7 @@ class Judge:
             against = standard.reference.profile
             if check.against == "previous":
                 against = over(window - check.windows, check.windows)
-            found = self._run(desk, check, current, against, standard.columns[check.name])
+            found = self._run(desk, check, current, against, standard)
             looked.add((desk.plan.name, check.name))
             desk.scores[check.name] = (_limit(check.detector), found)
             if not found.findings:
@@ -326,13 +326,13 @@ class Judge:
                 )  # fmt: skip
         return symptoms, looked
 
-    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile, columns: Sequence[str]) -> Scores:
-        detector = check.detector
+    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile, standard: _Standard) -> Scores:
+        detector, columns = check.detector, standard.columns[check.name]
         if not isinstance(detector, Sequential):
             return detector.check(current, against, columns)
         memories = desk.state.memories
         if check.name not in memories:
-            memories[check.name] = detector.start()
+            memories[check.name] = detector.start(standard.reference, columns)
         memories[check.name], scores = detector.step(memories[check.name], current, against, columns)
         return scores
 

@@ -17,6 +17,7 @@ import numpy as np
 from detectors.checks.verdict import MinRows, named, positions, value_text
 from detectors.core import Finding, Floats, Ints, Scores
 from detectors.profile import Profile
+from detectors.reference import Reference
 
 Means = dict[str, list[float]]
 
@@ -50,7 +51,7 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     windows: Annotated[int, msgspec.Meta(ge=20, le=10_000, description="Means remembered; 360 are an hour.")] = 360
     min_rows: MinRows = 20
 
-    def start(self) -> Means:
+    def start(self, reference: Reference, columns: Sequence[str]) -> Means:
         return {}
 
     def step(
@@ -131,7 +132,7 @@ class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     forgetting: Annotated[float, msgspec.Meta(gt=0, le=1, description="Factor on the sums each window.")] = 0.9999
     min_rows: MinRows = 20
 
-    def start(self) -> Means:
+    def start(self, reference: Reference, columns: Sequence[str]) -> Means:
         return {}
 
     def step(

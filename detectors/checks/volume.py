@@ -15,6 +15,7 @@ import numpy as np
 
 from detectors.core import Finding, Floats, Scores
 from detectors.profile import Profile
+from detectors.reference import Reference
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="volume"):
@@ -37,7 +38,7 @@ class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     ] = 60
     warm_up: Annotated[int, msgspec.Meta(ge=3, description="Base windows seen before the first is judged.")] = 12
 
-    def start(self) -> list[int]:
+    def start(self, reference: Reference, columns: Sequence[str]) -> list[int]:
         return []
 
     def step(

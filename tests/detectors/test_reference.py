@@ -65,6 +65,26 @@ def test_two_passes_over_chunks_give_the_reference_of_the_rows_in_memory(
     assert found.profile.rows == 3000
 
 
+@pytest.mark.parametrize("cut", [1, 37, 400, 3000])
+def test_the_newest_rows_are_kept_in_the_order_they_came(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "ROWS", 500)
+    whole = rows(3000)
+
+    def chunks() -> Iterator[Batch]:
+        for start in range(0, 3000, cut):
+            yield whole.take(slice(start, start + cut))
+
+    kept = build("m", chunks, SCORERS, **SAID).rows
+    assert kept.keys.tolist() == whole.keys[-500:].tolist()
+    assert kept.times.tolist() == whole.times[-500:].tolist()
+    found = build("m", chunks, SCORERS, **SAID)
+    x = found.layout.numbers.index("x")
+    assert np.array_equal(kept.numbers[:, x], whole["x"].values[-500:], equal_nan=True)
+    assert [found.layout.words[0][code] for code in kept.codes[:, 0]] == [
+        whole["word"].words[i] for i in whole["word"].values[-500:]
+    ]
+
+
 def test_derived_columns_are_counted_and_the_schema_holds_the_raw_ones() -> None:
     found = build_from("m", rows(500), SCORERS, **SAID)
     assert {"novelty", "entropy", "margin", "note.length", "note.unseen_words"} <= set(found.layout.numbers)

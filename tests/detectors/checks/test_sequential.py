@@ -15,12 +15,13 @@ from river.drift import PageHinkley as RiversPageHinkley
 from detectors.checks.sequential import Adwin, PageHinkley
 from detectors.encode import decode, encode
 from detectors.profile import Profile
-from tests.detectors.checks.rows import reference, window
+from tests.detectors.checks.rows import learned, rows, window
 
 PER_WINDOW = 20
-REFERENCE = reference(
-    {"x": np.random.default_rng(0).normal(0, 1, 5_000), "y": np.random.default_rng(1).normal(5, 2, 5_000)}
+LEARNED = learned(
+    rows({"x": np.random.default_rng(0).normal(0, 1, 5_000), "y": np.random.default_rng(1).normal(5, 2, 5_000)})
 )
+REFERENCE = LEARNED.profile
 CENTRE, DEVIATION = float(REFERENCE.mean[0]), float(np.sqrt(REFERENCE.variance[0]))
 
 
@@ -38,7 +39,7 @@ def alarms(
     detector: Any, profiles: Sequence[Profile], restarts: Sequence[int] = (), columns: Any = ("x",)
 ) -> list[int]:
     """Windows with a finding; the memory goes through bytes before the windows in `restarts`."""
-    memory, found = detector.start(), []
+    memory, found = detector.start(LEARNED, columns), []
     for i, current in enumerate(profiles):
         if i in restarts:
             memory = decode(encode(memory), Any)
@@ -93,7 +94,7 @@ def test_calm_windows_raise_no_alarm(detector: Any) -> None:
 
 @pytest.mark.parametrize("detector", [Adwin(), PageHinkley()])
 def test_the_finding_names_the_column_that_moved_and_both_levels_in_its_unit(detector: Any) -> None:
-    memory, findings = detector.start(), []
+    memory, findings = detector.start(LEARNED, ("x", "y")), []
     for current in windows(stream(1, 60, 40, 1.0)[:100]):
         memory, scores = detector.step(memory, current, REFERENCE, ("x", "y"))
         findings += scores.findings
@@ -105,7 +106,7 @@ def test_the_finding_names_the_column_that_moved_and_both_levels_in_its_unit(det
 
 @pytest.mark.parametrize("detector", [Adwin(), PageHinkley()])
 def test_windows_of_few_values_are_left_out(detector: Any) -> None:
-    memory = detector.start()
+    memory = detector.start(LEARNED, ("x",))
     for current in windows([0.0, 0.1]):
         memory, _ = detector.step(memory, current, REFERENCE, ("x",))
     few = window(REFERENCE, {"x": np.full(3, 50.0), "y": np.full(3, 50.0)})
@@ -116,7 +117,7 @@ def test_windows_of_few_values_are_left_out(detector: Any) -> None:
 
 def test_adwins_memory_is_bounded() -> None:
     detector = Adwin(windows=20)
-    memory = detector.start()
+    memory = detector.start(LEARNED, ("x",))
     for current in windows([0.01 * (i % 3) for i in range(70)]):
         memory, _ = detector.step(memory, current, REFERENCE, ("x",))
         assert len(memory["x"]) <= 20

@@ -7,18 +7,19 @@ import pytest
 
 from detectors.checks.volume import Volume
 from detectors.profile import Profile
-from tests.detectors.checks.rows import reference
+from tests.detectors.checks.rows import learned, rows
 
-REFERENCE = reference({"x": np.arange(10.0)})
+LEARNED = learned(rows({"x": np.arange(10.0)}))
+REFERENCE = LEARNED.profile
 
 
 def played(counts: Iterable[int], volume: Volume | None = None) -> list[tuple[int, str]]:
     """Windows with a finding, and its text."""
     volume = volume or Volume()
-    memory, found = volume.start(), []
-    for i, rows in enumerate(counts):
+    memory, found = volume.start(LEARNED, ["x"]), []
+    for i, n in enumerate(counts):
         current = Profile(REFERENCE.layout)
-        current.rows = int(rows)
+        current.rows = int(n)
         memory, scores = volume.step(memory, current, REFERENCE, ["x"])
         found += [(i, f.text) for f in scores.findings]
     return found
@@ -58,7 +59,7 @@ def test_the_first_windows_are_not_judged() -> None:
 
 def test_the_memory_is_bounded() -> None:
     volume = Volume(windows=10, warm_up=3)
-    memory = volume.start()
+    memory = volume.start(LEARNED, ["x"])
     current = Profile(REFERENCE.layout)
     current.rows = 5
     for _ in range(50):
