@@ -14,7 +14,7 @@ import msgspec
 from detectors.checks.level import Level, Quantile
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
 from detectors.checks.sequential import Adwin, PageHinkley
-from detectors.checks.shift import ChiSquare, JensenShannon, Ks, Psi, Wasserstein
+from detectors.checks.shift import ChiSquare, Hellinger, JensenShannon, Ks, LInfinity, Psi, Wasserstein
 from detectors.checks.volume import Volume
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
@@ -41,6 +41,8 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "volume": Volume,
     "psi": Psi,
     "jensen_shannon": JensenShannon,
+    "hellinger": Hellinger,
+    "l_infinity": LInfinity,
     "wasserstein": Wasserstein,
     "ks": Ks,
     "chi_square": ChiSquare,

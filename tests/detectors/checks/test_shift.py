@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
-from detectors.checks.shift import ChiSquare, JensenShannon, Ks, Psi, Wasserstein
+from detectors.checks.shift import ChiSquare, Hellinger, JensenShannon, Ks, LInfinity, Psi, Wasserstein
 from detectors.core import Floats, Scores
 from detectors.profile import Profile
 from tests.detectors.checks.rows import reference, window
@@ -117,6 +117,22 @@ def test_jensen_shannon_is_scipys_but_for_the_noise_taken_off() -> None:
     exact = float(distance.jensenshannon(shares[0], shares[1], base=2))
     assert size == pytest.approx(exact, abs=0.006)
     assert size < exact
+
+
+def test_hellinger_is_scipys_euclidean_of_the_roots_but_for_the_noise_taken_off() -> None:
+    before, now, table = counted(np.random.default_rng(4))
+    size, _ = only(Hellinger().check(*pair(before, now), ["x"]))
+    roots = np.sqrt(table / table.sum(axis=1, keepdims=True))
+    exact = float(distance.euclidean(roots[0], roots[1]) / np.sqrt(2))
+    assert size == pytest.approx(exact, abs=0.006)
+    assert size < exact
+
+
+def test_l_infinity_is_scipys_chebyshev_distance_of_the_shares() -> None:
+    before, now, table = counted(np.random.default_rng(4))
+    size, _ = only(LInfinity().check(*pair(before, now), ["x"]))
+    shares = table / table.sum(axis=1, keepdims=True)
+    assert size == pytest.approx(float(distance.chebyshev(shares[0], shares[1])), abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [0.2, 0.5])
