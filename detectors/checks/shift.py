@@ -237,9 +237,9 @@ class JensenShannon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 class Hellinger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hellinger"):
     """Hellinger distance of numbers and categories on groups: root of half the sum of (sqrt p - sqrt q)^2 (1909).
 
-    From 0, one law, towards 1, nothing in common; 0.1 is a normal law moved by 0.29 standard deviations. Less moved by
-    a group that is new or gone than the stability index, which has no upper end. p is that of the chi-square test on the
-    same groups. Blind to changes inside a tenth of the reference.
+    From 0, one law, towards 1, nothing in common; 0.1 is a normal law moved by 0.29 standard deviations. A group that
+    is new or gone moves it less than the stability index, which has no upper end. p is that of the chi-square test on
+    the same groups. Blind to changes inside a tenth of the reference.
     """
 
     limit: Limit = 0.1
