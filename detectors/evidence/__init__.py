@@ -32,3 +32,6 @@ class Evidence(Protocol):
 
     def restart(self, state: Any, columns: Any) -> Any:
         """The state with the evidence of `columns` (index or mask) thrown away, as after an alarm."""
+
+    def relearn(self, state: Any, columns: Any) -> Any:
+        """The same, and what `columns` are from now on is learned anew as their normal: a later change is a new one."""

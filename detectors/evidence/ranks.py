@@ -1,0 +1,165 @@
+"""Ranks of numbers among everything seen so far: exactly uniform while nothing changes, whatever their law.
+
+The rank of a row among the reference and all rows before it, ties broken by a given uniform number, is uniform on
+(0, 1) and independent of the ranks before it as long as rows are exchangeable (Vovk, Gammerman, Shafer 2005, chapter
+8). The error of a finite reference is inside: there is no reference too small, only one too small to see much with.
+Blind to a change that keeps the order of arrival exchangeable, and to whatever happens inside one cell.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.core import Floats, Ints
+from detectors.evidence.bets import Bets, Stakes
+
+CELLS = 64
+BETS = Bets(CELLS)
+BLOCK = 32  # rows counted at once: within a block rows are held against each other pair by pair
+
+
+class Uniforms(NamedTuple):
+    """Rows as uniform numbers; all (n, columns)."""
+
+    u: Floats  # NaN = missing
+    cell: Ints
+    width: Floats  # share of the cell before the row came, NaN where u fell outside the share it then had
+
+
+def cut(values: Floats, cells: int = CELLS) -> Floats:
+    """Edges (cells - 1,) of the cells of one column, padded with inf; NaN in `values` is left out.
+
+    Cell of x = number of edges below x. Few distinct values have a cell each, and the gaps between them too where there
+    is room, so a value never seen stands out; more are cut at quantiles.
+
+    >>> cut(np.array([1.0, 2.0, 2.0, 5.0]))[:7].round(3).tolist()
+    [1.0, 1.0, 2.0, 2.0, 5.0, 5.0, inf]
+    """
+    out = np.full(cells - 1, np.inf)
+    known = np.unique(values[~np.isnan(values)])
+    if 2 * known.size < cells:
+        edges = np.stack([np.nextafter(known, -np.inf), known], axis=1).ravel()
+    elif known.size < cells - 1:
+        edges = np.concatenate([[np.nextafter(known[0], -np.inf)], known])
+    else:
+        edges = np.unique(np.quantile(values[~np.isnan(values)], np.arange(1, cells) / cells))
+    out[: edges.size] = edges
+    return out
+
+
+def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
+    """The counts (columns, cells) after rows of these cells (n, columns), and the rows' sequential ranks.
+
+    `cell` -1 = missing; `ties` (n, columns) in (0, 1). Every row joins the counts before it is ranked.
+    """
+    n, columns = cell.shape
+    counts = counts.copy()
+    less, own = np.empty((n, columns), np.int64), np.empty((n, columns), np.int64)
+    total = np.empty((n, columns), np.int64)
+    f = np.arange(columns)
+    earlier = np.tri(BLOCK, k=-1, dtype=np.bool_)[:, :, None]
+    for start in range(0, n, BLOCK):
+        rows = slice(start, start + BLOCK)
+        here = cell[rows].astype(np.uint16)  # missing is the highest of all, less than nothing
+        size = len(here)
+        before = earlier[:size, :size]
+        below = np.zeros((columns, counts.shape[1] + 1), np.int64)
+        np.cumsum(counts, axis=1, out=below[:, 1:])
+        place = np.where(cell[rows] < 0, 0, cell[rows])
+        less[rows] = below[f, place] + ((here[None] < here[:, None]) & before).sum(axis=1, dtype=np.uint8)
+        own[rows] = counts[f, place] + ((here[None] == here[:, None]) & before).sum(axis=1, dtype=np.uint8)
+        present = cell[rows] >= 0
+        total[rows] = below[:, -1] + np.cumsum(present, axis=0) - present
+        np.add.at(counts, (np.broadcast_to(f, here.shape)[present], cell[rows][present]), 1)
+    missing = cell < 0
+    u = np.where(missing, np.nan, (less + ties * (own + 1)) / (total + 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, width = less / total, own / total
+        inside = (u >= low) & (u < low + width)
+    return counts, Uniforms(u, cell, np.where(inside, width, np.nan))
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What is known of columns of numbers, and what has been won on them."""
+
+    edges: NDArray[np.float64]  # (columns, CELLS - 1); of a column that learns anew, the values collected so far
+    counts: NDArray[np.int64]  # (columns, CELLS), of the reference and every row since
+    learning: NDArray[np.int64]  # (columns,) values collected, -1 = the cells are cut
+    stakes: Stakes
+
+
+class Ranks(msgspec.Struct, frozen=True):
+    """Evidence that number columns changed since the reference, in any way that shows in one column (`Evidence`).
+
+    Exact for exchangeable rows and a reference of any size. A creep slow enough is learned away: see `Guard`.
+    Memory a column: 63 edges, 64 counts, 16 + 64 stakes, 26 numbers of the histograms: 1.9 KB, for ever.
+    """
+
+    def fit(self, rows: Floats) -> Seen:
+        """A quarter of the rows, at least 50, cuts the cells; the others are the first counts."""
+        m, columns = rows.shape
+        cutting = max(m // 4, min(m, 50))
+        edges = np.array([cut(rows[:cutting, f]) for f in range(columns)]).reshape(columns, CELLS - 1)
+        cell = _cells(edges, rows[cutting:])
+        flat = (cell + CELLS * np.arange(columns))[cell >= 0]
+        counts = np.bincount(flat, minlength=CELLS * columns).reshape(columns, CELLS).astype(np.int64)
+        return Seen(edges, counts, np.full(columns, -1), BETS.start(columns))
+
+    def step(self, state: Seen, rows: Floats, ties: Floats, time: Floats) -> tuple[Seen, Floats]:
+        evidence = np.empty(rows.shape)
+        start = 0
+        while start < len(rows):
+            end = start + _until_learned(state, rows[start:])
+            part, learning = rows[start:end], state.learning >= 0
+            cell = _cells(state.edges, np.where(learning, np.nan, part))
+            counts, ranked = rank(state.counts, cell, ties[start:end])
+            stakes, evidence[start:end] = BETS.step(state.stakes, *ranked, time[start:end])
+            state = _collected(Seen(state.edges, counts, state.learning, stakes), part)
+            start = end
+        return state, evidence
+
+    def restart(self, state: Seen, columns: Ints) -> Seen:
+        return Seen(state.edges, state.counts, state.learning, BETS.restart(state.stakes, columns))
+
+    def relearn(self, state: Seen, columns: Ints) -> Seen:
+        """The next 63 values cut the cells and the counts begin at nothing, so the ranks are exact again from there."""
+        edges, counts, learning = state.edges.copy(), state.counts.copy(), state.learning.copy()
+        edges[columns], counts[columns], learning[columns] = np.inf, 0, 0
+        return Seen(edges, counts, learning, BETS.restart(state.stakes, columns))
+
+
+def _until_learned(state: Seen, rows: Floats) -> int:
+    """Rows until the next learning column has collected enough, or all."""
+    learning = np.flatnonzero(state.learning >= 0)
+    collected = state.learning[learning] + np.cumsum(~np.isnan(rows[:, learning]), axis=0)
+    enough = (collected >= CELLS - 1).any(axis=1)
+    return int(enough.argmax()) + 1 if enough.any() else len(rows)
+
+
+def _collected(state: Seen, rows: Floats) -> Seen:
+    """The learning columns' values put by; those that have enough get their cells."""
+    if not (state.learning >= 0).any():
+        return state
+    edges, learning = state.edges.copy(), state.learning.copy()
+    for f in np.flatnonzero(learning >= 0).tolist():
+        values = rows[~np.isnan(rows[:, f]), f]
+        edges[f, learning[f] : learning[f] + values.size] = values
+        learning[f] += values.size
+        if learning[f] == CELLS - 1:
+            edges[f], learning[f] = cut(edges[f]), -1
+    return Seen(edges, state.counts, learning, state.stakes)
+
+
+def _cells(edges: Floats, rows: Floats) -> Ints:
+    """Cell of every value (n, columns), -1 = missing."""
+    found = np.empty(rows.shape, np.int64)
+    across = np.ascontiguousarray(edges.T)[:, None]
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        found[start : start + BLOCK] = (across < part).sum(axis=0, dtype=np.uint8)
+    found[np.isnan(rows)] = -1
+    return found
