@@ -6,7 +6,7 @@ import hashlib
 import math
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,14 @@ class Severity(StrEnum):
         return tuple(Severity).index(self)
 
 
+class Look(NamedTuple):
+    """Whose look something is: a check's, at a model or at a part of its rows."""
+
+    model: str
+    check: str
+    scope: str = ""  # empty: all rows of the model; else such as `slice:young` or `version:3`
+
+
 class Symptom(msgspec.Struct, frozen=True):
     """Something a check found in a model's window. Times are event time, UTC seconds."""
 
@@ -41,11 +49,17 @@ class Symptom(msgspec.Struct, frozen=True):
     text: str
     severity: Severity = Severity.WARNING
     facts: dict[str, float | str] = {}
+    scope: str = ""  # as in `Look`
 
     @property
     def key(self) -> str:
         """Identity of the alert it belongs to: nothing that changes from window to window."""
-        return f"{self.model}/{self.check}/{self.column}"
+        return f"{self.model}/{self.check}/{self.column}" + (f"@{self.scope}" if self.scope else "")
+
+    @property
+    def look(self) -> Look:
+        """The look that found it."""
+        return Look(self.model, self.check, self.scope)
 
 
 class Transition(StrEnum):
@@ -75,6 +89,12 @@ class Alert(msgspec.Struct, frozen=True):
     said: float = 0.0  # event time of the last notice
     opened_as: Severity = Severity.WARNING  # severity at opening; it only rises while the alert is open
     quiet: float | None = None  # event time of the first clean look since `last_seen`
+    scope: str = ""  # as in `Look`
+
+    @property
+    def look(self) -> Look:
+        """The look that keeps it open, or resolves it."""
+        return Look(self.model, self.check, self.scope)
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -94,6 +114,7 @@ class Notice(msgspec.Struct, frozen=True):
             "model": alert.model,
             "check": alert.check,
             "column": alert.column,
+            "scope": alert.scope,
             "severity": alert.severity.value,
             "started": rfc3339(alert.started),
             "last_seen": rfc3339(alert.last_seen),

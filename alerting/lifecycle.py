@@ -14,14 +14,12 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerting.alert import Alert, Notice, Seconds, Severity, Symptom, Transition, notice_id
+from alerting.alert import Alert, Look, Notice, Seconds, Severity, Symptom, Transition, notice_id
 
 OVERFLOW = "too_many_alerts"  # check name of the alert that stands for those beyond `max_open`
 REMEMBERED = 900.0  # seconds of event time a resolved alert is kept, so that Alertmanager is told more than once
 _FACTS, _TEXT = 20, 2_000  # facts of an alert, characters of a text: 1,000 full alerts stay under 50 MB
 _MARK = 200  # characters of a fact's name or value
-
-Look = tuple[str, str]  # model, check
 
 
 class AlertOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,8 +42,7 @@ class AlertOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Pending(msgspec.Struct):
     """Symptoms in a row that do not make an alert yet: unconfirmed, or beyond `max_open`."""
 
-    model: str
-    check: str
+    look: Look
     first: float  # event time of the first
     looks: int = 0
 
@@ -53,8 +50,7 @@ class Pending(msgspec.Struct):
 class Beyond(msgspec.Struct, frozen=True):
     """What a check found at its last look that got no alert of its own, because `max_open` were open."""
 
-    model: str
-    check: str
+    look: Look
     count: int
     severity: Severity  # the gravest
 
@@ -64,7 +60,7 @@ class State(msgspec.Struct):
 
     alerts: dict[str, Alert] = {}  # by key; the open ones, and those resolved less than `REMEMBERED` ago
     pending: dict[str, Pending] = {}
-    beyond: dict[str, Beyond] = {}  # by model/check
+    beyond: list[Beyond] = []  # at most one a look
     unremembered: int = 0  # symptoms whose count of looks started anew, because as many as `max_open` were pending
 
     def open(self) -> Iterator[Alert]:
@@ -82,24 +78,24 @@ def step(
 ) -> list[Notice]:
     """Take in one judged window of a model and return what is to be told, resolutions first.
 
-    `symptoms` is all that was found, in any order; `looked` names each (model, check) that was evaluated, whether it
-    found something or not; `now` is the window's end. `state` is changed in place. The same arguments give the same
+    `symptoms` is all that was found, in any order; `looked` names each look that was taken, whether it found
+    something or not; `now` is the window's end. `state` is changed in place. The same arguments give the same
     notices with the same ids, so a repeat after a crash is recognised wherever it arrives.
 
     >>> state, options = State(), AlertOptions(clear_after=10)
     >>> found = Symptom("shelf", "psi", "weight", 0, 10, score=0.4, limit=0.2, text="weight moved")
-    >>> [n.transition.value for n in step(state, [found], [("shelf", "psi")], 10, options)]
+    >>> [n.transition.value for n in step(state, [found], [Look("shelf", "psi")], 10, options)]
     ['opened']
-    >>> [n.transition.value for end in (20, 30) for n in step(state, [], [("shelf", "psi")], end, options)]
+    >>> [n.transition.value for end in (20, 30) for n in step(state, [], [found.look], end, options)]
     ['resolved']
     """
     found = _gravest(symptoms)
-    looks = {*looked, *((s.model, s.check) for s in found.values())}
+    looks = {*looked, *(s.look for s in found.values())}
     _forget(state, found, looks, now)
     # A check that found nothing for long enough frees its place before a new alert asks for one.
     notices = []
     for alert in sorted(state.open(), key=lambda a: a.key):
-        if (alert.model, alert.check) in looks and alert.key not in found:
+        if alert.look in looks and alert.key not in found:
             notices += _quiet(state, alert, now, options)
     beyond: list[Symptom] = []
     places = options.max_open - sum(alert.check != OVERFLOW for alert in state.open())
@@ -135,7 +131,7 @@ def _gravity(symptom: Symptom) -> tuple[int, float, str]:
 def _forget(state: State, found: dict[str, Symptom], looks: set[Look], now: float) -> None:
     for key in [k for k, a in state.alerts.items() if a.resolved is not None and now - a.resolved > REMEMBERED]:
         del state.alerts[key]
-    for key in [k for k, p in state.pending.items() if k not in found and (p.model, p.check) in looks]:
+    for key in [k for k, p in state.pending.items() if k not in found and p.look in looks]:
         del state.pending[key]
 
 
@@ -153,7 +149,7 @@ def _confirmed(state: State, symptom: Symptom, now: float, options: AlertOptions
     """Event time of the first of `confirm` symptoms in a row; None while there are fewer."""
     pending = state.pending.get(symptom.key)
     if pending is None:
-        pending = Pending(symptom.model, symptom.check, now)
+        pending = Pending(symptom.look, now)
         if len(state.pending) < options.max_open:
             state.pending[symptom.key] = pending
         else:
@@ -177,6 +173,7 @@ def _open(state: State, symptom: Symptom, started: float, now: float) -> Notice:
         limit=symptom.limit,
         facts=_bounded(symptom.facts),
         opened_as=symptom.severity,
+        scope=symptom.scope,
     )
     return _say(state, alert, Transition.OPENED, now)
 
@@ -214,15 +211,14 @@ def _overflow(
     state: State, beyond: Sequence[Symptom], looks: set[Look], now: float, options: AlertOptions
 ) -> list[Notice]:
     """One alert per model for the symptoms that found no place, counted as each check's last look left them."""
-    for model, check in sorted(looks):
-        held = [s for s in beyond if (s.model, s.check) == (model, check)]
-        state.beyond.pop(f"{model}/{check}", None)
+    state.beyond = [b for b in state.beyond if b.look not in looks]
+    for look in sorted(looks):
+        held = [s for s in beyond if s.look == look]
         if held:
-            gravest = max((s.severity for s in held), key=lambda s: s.rank)
-            state.beyond[f"{model}/{check}"] = Beyond(model, check, len(held), gravest)
+            state.beyond.append(Beyond(look, len(held), max((s.severity for s in held), key=lambda s: s.rank)))
     notices = []
-    for model in sorted({model for model, _ in looks}):
-        summary = _summary(model, [b for b in state.beyond.values() if b.model == model], now, options)
+    for model in sorted({look.model for look in looks}):
+        summary = _summary(model, [b for b in state.beyond if b.look.model == model], now, options)
         alert = state.find_open(summary.key)
         if summary.score:
             notices += (

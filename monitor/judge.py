@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from alerting import lifecycle
-from alerting.alert import Alert, Notice, Severity, Symptom
+from alerting.alert import Alert, Look, Notice, Severity, Symptom
 from alerting.labeling.queue import Draw
 from detectors.core import Detector, Scorer, Scores, Sequential
 from detectors.encode import Undecodable, decode, encode
@@ -282,11 +282,9 @@ class Judge:
         desk.standard = _Standard(plan, reference)
         state.learned, state.memories = [], {}  # memories are in the old reference's units
 
-    def _look(
-        self, desk: _Desk, standard: _Standard, window: int, profile: Profile
-    ) -> tuple[list[Symptom], set[lifecycle.Look]]:
+    def _look(self, desk: _Desk, standard: _Standard, window: int, profile: Profile) -> tuple[list[Symptom], set[Look]]:
         symptoms: list[Symptom] = []
-        looked: set[tuple[str, str]] = set()
+        looked: set[Look] = set()
         spans: dict[tuple[int, int], Profile] = {(window, 1): profile}
 
         def over(last: int, windows: int) -> Profile:
@@ -302,7 +300,7 @@ class Judge:
             if check.against == "previous":
                 against = over(window - check.windows, check.windows)
             found = self._run(desk, check, current, against, standard)
-            looked.add((desk.plan.name, check.name))
+            looked.add(Look(desk.plan.name, check.name))
             desk.scores[check.name] = (_limit(check.detector), found)
             if not found.findings:
                 continue

@@ -114,6 +114,7 @@ class AlertmanagerSink:
             "model": alert.model,
             "check": alert.check,
             "column": alert.column,
+            **_part(alert),
             **self._labels,
         }
 
@@ -135,8 +136,15 @@ class AlertmanagerSink:
             raise next((error for error in errors if error.retry), errors[0])
 
 
+def _part(alert: Alert) -> dict[str, str]:
+    """`slice` or `version`, where the alert is of a part of the model's rows."""
+    kind, _, name = alert.scope.partition(":")
+    return {kind: name} if kind else {}
+
+
 def _annotations(alert: Alert) -> dict[str, str]:
     subject = f"column {alert.column} of {alert.model}" if alert.column else alert.model
+    subject += "".join(f", {kind} {name}," for kind, name in _part(alert).items())
     annotations = {
         "summary": f"Check {alert.check} finds {subject} outside its limits.",
         "description": alert.text,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alerting.alert import Alert, Notice, Severity, Symptom
+from alerting.alert import Alert, Look, Notice, Severity, Symptom
 from alerting.deliver import Delivery, Undelivered
 from alerting.lifecycle import AlertOptions, State, step
 from alerting.outbox import Outbox, notices_to
@@ -19,7 +19,7 @@ from tests.services.prometheus import Alertmanager
 from tests.services.web import Receiver
 
 pytestmark = pytest.mark.services
-PSI = ("shelf", "psi")
+PSI = Look("shelf", "psi")
 OPTIONS = AlertOptions(clear_after=0)
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.alert import Notice, Severity, Symptom, Transition
+from alerting.alert import Look, Notice, Severity, Symptom, Transition
 from alerting.lifecycle import OVERFLOW, REMEMBERED, AlertOptions, State, step
 
-PSI = ("shelf", "psi")
+PSI = Look("shelf", "psi")
 
 
 def symptom(
@@ -43,7 +43,7 @@ def test_resolves_after_its_check_found_nothing_for_clear_after() -> None:
 def test_does_not_resolve_while_its_check_does_not_look() -> None:
     state, options = State(), AlertOptions(clear_after=0)
     step(state, [symptom()], [PSI], 10, options)
-    assert step(state, [], [("shelf", "ks"), ("other", "psi")], 100_000, options) == []
+    assert step(state, [], [Look("shelf", "ks"), Look("other", "psi")], 100_000, options) == []
     assert told(step(state, [], [PSI], 100_010, options)) == [("resolved", "weight")]
 
 
@@ -97,7 +97,7 @@ def test_what_is_beyond_the_bound_is_one_alert_with_the_exact_count() -> None:
 def test_the_count_beyond_the_bound_includes_checks_that_look_seldom() -> None:
     state, options = State(), AlertOptions(max_open=1, clear_after=0, repeat=0)
     both = [symptom("a"), symptom("b"), symptom("c", check="hourly")]
-    step(state, both, [PSI, ("shelf", "hourly")], 10, options)
+    step(state, both, [PSI, Look("shelf", "hourly")], 10, options)
     notices = step(state, both[:2], [PSI], 20, options)
     assert [(n.alert.check, n.alert.facts["without_alert"]) for n in notices if n.alert.check == OVERFLOW] == [
         (OVERFLOW, 2.0)
@@ -165,7 +165,7 @@ def play(stream: Looks, options: AlertOptions, *, reload: bool = False, backward
     for i, (found, severity, partly) in enumerate(stream):
         seen = sorted((c, k) for c, k in found if k == "psi" or not partly)
         symptoms = [symptom(column, severity, check=check) for column, check in seen]
-        looked = [PSI] if partly else [PSI, ("shelf", "ks")]
+        looked = [PSI] if partly else [PSI, Look("shelf", "ks")]
         notices += step(state, symptoms[::-1] if backwards else symptoms, looked, 10.0 * (i + 1), options)
         assert sum(a.check != OVERFLOW for a in state.open()) <= options.max_open
         assert len(state.pending) <= options.max_open
@@ -198,3 +198,12 @@ def test_saving_between_steps_and_the_order_of_symptoms_change_nothing(stream: L
     assert play(stream, options, backwards=True) == undisturbed
     ids = [notice.id for notice in undisturbed]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_part_of_the_rows_has_an_alert_of_its_own_that_only_its_own_look_resolves() -> None:
+    state, options = State(), AlertOptions(clear_after=10)
+    part = msgspec.structs.replace(symptom(), scope="slice:young")
+    assert len({n.alert.key for n in step(state, [symptom(), part], [PSI, part.look], 10, options)}) == 2
+    assert [n.alert.scope for t in (20, 30) for n in step(state, [], [PSI], t, options)] == [""]
+    assert [a.scope for a in state.open()] == ["slice:young"]
+    assert [n.alert.scope for t in (40, 50) for n in step(state, [], [part.look], t, options)] == ["slice:young"]
