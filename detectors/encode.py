@@ -92,6 +92,18 @@ def decode(data: bytes | memoryview, wanted: type[T]) -> T:
     return value
 
 
+def restored(value: Any, wanted: type[T]) -> T:
+    """The struct of which `value` is what `decode` leaves where it was not told the type; a struct stays itself.
+
+    Raises Undecodable when it is something else.
+    """
+    try:
+        found: T = msgspec.convert(value, wanted, dec_hook=_in)
+    except msgspec.ValidationError as error:
+        raise Undecodable(str(error)) from error
+    return found
+
+
 class _Column(msgspec.Struct, frozen=True, array_like=True):
     kind: Kind
     values: Any  # an array, or for text a list of str and None

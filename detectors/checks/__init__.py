@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from detectors.checks.evidence import EDetector
 from detectors.checks.level import Level, Quantile
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, WrongType
 from detectors.checks.shift import ChiSquare, Ks
@@ -31,6 +32,7 @@ DEFAULT_CHECKS: tuple[DefaultCheck, ...] = (
     DefaultCheck("range", Range()),
     DefaultCheck("new_category", NewCategory()),
     DefaultCheck("constant", Constant()),
+    DefaultCheck("evidence", EDetector()),
     DefaultCheck("shift", Ks(), over=300.0),
     DefaultCheck("shares", ChiSquare(), over=300.0),
     DefaultCheck("uncertainty", Level(limit=0.5), ("entropy", "disagreement", "novelty"), over=60.0),
