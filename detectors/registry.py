@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from detectors.checks.evidence import EDetector
 from detectors.checks.level import Level, Quantile
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
 from detectors.checks.sequential import Adwin, PageHinkley
@@ -48,6 +49,7 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "chi_square": ChiSquare,
     "level": Level,
     "quantile": Quantile,
+    "e_detector": EDetector,
     "adwin": Adwin,
     "page_hinkley": PageHinkley,
 }
