@@ -121,12 +121,10 @@ def write_atomically(target: Path, data: bytes) -> None:
     sync_directory(target.parent)
 
 
-class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="s3"):
-    """Blobs as objects of a bucket. Credentials come from the usual AWS chain (environment, profile, role), never from
+class S3Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A server that speaks S3. Credentials come from the usual AWS chain (environment, profile, role), never from
     here."""
 
-    bucket: Annotated[str, msgspec.Meta(min_length=3, description="Bucket; it must exist")]
-    prefix: Annotated[str, msgspec.Meta(description="Put before every name, a slash between")] = ""
     endpoint: Annotated[str | None, msgspec.Meta(description="URL of an S3-compatible server; default: AWS")] = None
     region: Annotated[str | None, msgspec.Meta(description="Region; default: of the AWS chain")] = None
     path_style: Annotated[
@@ -134,6 +132,13 @@ class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         msgspec.Meta(description="Bucket in the path, not in the host's name; most servers other than AWS need it"),
     ] = False
     cafile: Annotated[str | None, msgspec.Meta(description="PEM file of the authority behind the server's TLS")] = None
+
+
+class S3Options(S3Server, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="s3"):
+    """Blobs as objects of a bucket."""
+
+    bucket: Annotated[str, msgspec.Meta(min_length=3, description="Bucket; it must exist")]
+    prefix: Annotated[str, msgspec.Meta(description="Put before every name, a slash between")] = ""
 
     def open(self) -> S3Store:
         return S3Store(self)
@@ -184,7 +189,7 @@ class S3Store:
             raise OSError(f"s3://{self._options.bucket}/{key}: {error}") from error
 
 
-def s3_client(options: S3Options) -> S3Client:
+def s3_client(options: S3Server) -> S3Client:
     """A client that gives up within half a minute, so that a checkpoint never hangs on a server that went away."""
     import boto3
     from botocore.config import Config
