@@ -6,12 +6,14 @@ BIN := .venv/bin
 UV := uv==0.9.30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run services check format test soak bench lock clean
+.PHONY: help install torch run services check format test soak bench lock clean
 
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/runtime.stamp  ## the daemon into .venv, nothing for development
+
+torch: .venv/torch.stamp  ## what a hosted committee needs on top, 5 GB: the registry's Linux wheel brings CUDA
 
 run: install  ## the shelf camera story on the embedded default, in the foreground
 	$(BIN)/driftd demo
@@ -30,7 +32,7 @@ format: .venv/dev.stamp  ## rewrite the code as the formatter wants it
 	$(BIN)/ruff check --fix .
 
 # A server that cannot be had skips its tests by name; where DRIFTD_REQUIRE_SERVICES=1 it fails them.
-test: .venv/dev.stamp  ## all tests, real servers included; ARGS="-k kafka" for some
+test: .venv/dev.stamp .venv/torch.stamp  ## all tests, real servers included; ARGS="-k kafka" for some
 	$(BIN)/python -m tests.services install || [ -z "$$DRIFTD_REQUIRE_SERVICES" ]
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -45,6 +47,7 @@ lock: .venv/lock.stamp  ## pin the dependencies anew after a change in pyproject
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt
 	$(COMPILE) --group build -o requirements/build.txt
+	$(COMPILE) pyproject.toml --extra torch -c requirements/dev.txt -c requirements/build.txt -o requirements/torch.txt
 
 COMPILE = $(BIN)/uv pip compile $(ARGS) -q --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -65,6 +68,11 @@ clean:  ## remove what was made, but for .services, which takes minutes to fetch
 
 .venv/dev.stamp: .venv/runtime.stamp requirements/dev.txt
 	$(BIN)/pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Uncompiled: Python compiles the tenth that is imported, at its first import.
+.venv/torch.stamp: .venv/runtime.stamp requirements/torch.txt
+	$(BIN)/pip install -q --no-compile --require-hashes -r requirements/torch.txt
 	@touch $@
 
 .venv/lock.stamp: | .venv/bin/pip
