@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 if TYPE_CHECKING:
+    from detectors.performance import Estimate
     from detectors.profile import Profile
     from detectors.reference import Reference
 
@@ -43,6 +44,7 @@ class Role(StrEnum):
     SOFTWARE = "software"  # latency, status, and what was scraped from the model server
     CONTEXT = "context"  # path, rule, user, version, declared extras
     DERIVED = "derived"  # made by a scorer
+    TRUTH = "truth"  # what answers should have been: scorers are fitted on it, nothing is counted of it
 
 
 class ColumnSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -244,12 +246,14 @@ class Scores:
     """What a check measured in one look: a score per column, and the findings among them.
 
     `score`, `p_value` float64 (len(columns),); NaN = could not be measured (too few rows, constant, absent).
+    `estimates` of the model's performance, where the check makes any.
     """
 
     columns: tuple[str, ...]
     score: Floats
     findings: list[Finding] = field(default_factory=list)
     p_value: Floats | None = None
+    estimates: list[Estimate] = field(default_factory=list)
 
 
 class Scorer(Protocol):

@@ -134,7 +134,8 @@ def build(
     for name, scorer in scorers.items():
         fitted[name] = scorer.fit(seen)
         seen = scored(seen, {name: scorer}, fitted)
-    layout = lay_out(seen)
+    counted = {name: column for name, column in seen.columns.items() if roles.get(name) is not Role.TRUTH}
+    layout = lay_out(Batch(seen.keys, seen.times, seen.ids, seen.offsets, counted))
     profile = Profile(layout, SAMPLE)
     newest: list[Sample] = []
     for chunk in chunks():

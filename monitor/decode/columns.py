@@ -34,12 +34,14 @@ _KINDS = {
     "label": Kind.CATEGORY, "value": Kind.NUMBER, "confidence": Kind.NUMBER, "scores": Kind.VECTOR,
     "members": Kind.VECTOR, "embedding": Kind.VECTOR, "latency": Kind.NUMBER, "status": Kind.CATEGORY,
     "path": Kind.CATEGORY, "rule": Kind.CATEGORY, "user": Kind.CATEGORY, "version": Kind.CATEGORY,
+    "truth": Kind.CATEGORY,
 }  # fmt: skip
 _ROLES = {
     **dict.fromkeys(OUTPUTS, Role.OUTPUT),
     **dict.fromkeys(SOFTWARE, Role.SOFTWARE),
     **dict.fromkeys(CONTEXT, Role.CONTEXT),
 }
+TRUTH = "truth"  # an extra of training rows, or a column of a plain table: what the answer should have been
 
 
 def column_name(name: str) -> str:
@@ -248,7 +250,10 @@ def infer(events: Iterable[Event]) -> Schema:
     for event in events:
         found = [(Role.INPUT, column_name(name), value) for name, value in event.inputs.items()]
         found += [(_ROLES[name], name, getattr(event, name)) for name in RESERVED]
-        found += [(Role.CONTEXT, column_name(name), value) for name, value in event.extra.items()]
+        found += [
+            (Role.TRUTH if name == TRUTH else Role.CONTEXT, column_name(name), value)
+            for name, value in event.extra.items()
+        ]
         for role, name, value in found:
             if value is not None:
                 values.setdefault((role, name), []).append(value)
@@ -268,7 +273,8 @@ _TIME_NAMES = ("time", "timestamp", "event_time")
 
 
 def row_event(row: Mapping[str, Any], number: int) -> Event:
-    """A row of a plain table as an event: columns of reserved names are outputs and context, the rest inputs.
+    """A row of a plain table as an event: columns of reserved names are outputs and context, `truth` what the answer
+    should have been, the rest inputs.
 
     `id` and `time` (or `timestamp`) are taken as such where present; otherwise the row's number and time 0 serve.
     Keys `inputs.<name>`, `outputs.<name>` and `extra.<name>`, and nested objects of these names, are understood.
@@ -285,8 +291,8 @@ def row_event(row: Mapping[str, Any], number: int) -> Event:
             event.model = str(value)
         elif section in ("inputs", "features") and rest:
             event.inputs[rest] = value
-        elif section == "extra" and rest:
-            event.extra[rest] = value
+        elif (section == "extra" and rest) or name == TRUTH:
+            event.extra[rest or name] = value
         elif (plain := rest if section == "outputs" and rest else name) in RESERVED:
             setattr(event, plain, value)
         else:

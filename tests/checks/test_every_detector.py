@@ -32,6 +32,8 @@ def calm(rng: np.random.Generator, n: int) -> dict[str, Column]:
         "one": category(["only"] * n),
         "note": text(["hello"] * n),
         "embedding": vector(rng.normal(0, 1, (n, 3))),
+        "expected_correct": number(rng.choice([0.7, 0.8, 0.95], n)),
+        "surprise": number((rng.random(n) < 0.8) - 0.8),
     }
 
 
@@ -47,6 +49,8 @@ def wrecked(rng: np.random.Generator, n: int) -> dict[str, Column]:
         "one": category(["other"] * n),
         "note": text([None] * n),
         "embedding": empty(Kind.VECTOR, n, 3),
+        "expected_correct": number(np.full(n, 0.7)),
+        "surprise": number((rng.random(n) < 0.4) - 0.8),
     }
 
 

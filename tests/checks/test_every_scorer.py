@@ -37,6 +37,8 @@ def rows(n: int, seed: int = 0, **changed: Column) -> Batch:
         "members": vector(members),
         "embedding": vector(embedding),
         "note": text(texts),
+        "label": category(rng.choice(["a", "b"], n, p=[0.9, 0.1]).tolist()),
+        "truth": category(rng.choice(["a", "b"], n).tolist()),
     }
     return from_columns({**columns, **changed}, ids=[f"{seed}-{i}" for i in range(n)])
 
