@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from detectors.core import Batch, Floats, Ints, Kind, Mask
@@ -77,6 +78,11 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def index(self) -> Mapping[str, int]:
         return {name: i for i, name in enumerate(self.columns)}
+
+    @cached_property
+    def valued(self) -> Layout:
+        """The same without text and vector columns: what a row sample holds."""
+        return replace(self, others=()) if self.others else self
 
     @cached_property
     def starts(self) -> Ints:
