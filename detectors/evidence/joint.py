@@ -9,28 +9,24 @@ every pair as it was.
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.core import Floats
+from detectors.evidence import normal
+from detectors.evidence.normal import NormalScores
 from detectors.profile import MISSING
 
-KNOTS = 64  # of a column's normal scores: interpolated, so the grid itself hides nothing
 WORDS = 64  # of a category that are told apart; the rest lie where unknown words do, in the middle
 NEIGHBOURS = 16  # features that a column is predicted from: 0.25 KB a column, and no more to learn from 250 rows
 RIDGE = 0.3  # of a feature's variance; of 0.05 to 0.6 the best over four tables fitted on 250 rows
-_NORMAL = NormalDist()
-_NONE = np.zeros(0, np.int32)
 
 
 class Joint(msgspec.Struct, frozen=True):
     """What `fit` learned; plain data. Columns are the numbers and then the categories, F together."""
 
-    knots: NDArray[np.float64]  # (numbers, KNOTS) ascending, padded by its last
-    levels: NDArray[np.float64]  # (numbers, KNOTS) standardised normal score at each knot
+    scores: NormalScores
     places: NDArray[np.float64]  # (categories, WORDS) of each word on the line that says most of the other columns
     neighbours: NDArray[np.int32]  # (F, up to NEIGHBOURS) features: i = column i, F + i = its distance from the middle
     slopes: NDArray[np.float64]  # the same shape
@@ -55,7 +51,7 @@ class Joint(msgspec.Struct, frozen=True):
         rises by about 1 / noise. NaN where the value is missing; a missing neighbour counts as its mean. `numbers`
         (n, numbers), NaN = missing; `codes` (n, categories): a word, MISSING, or OTHER, in the middle of its line.
         """
-        scores = self._scores(numbers, codes)
+        scores = np.concatenate([self.scores.of(numbers), _placed(self.places, codes)], axis=1)
         known = np.nan_to_num(scores)
         features = np.concatenate([known, _folded(known)], axis=1) - self.middle
         expected = _foretold(features, self.neighbours, self.slopes)
@@ -65,16 +61,15 @@ class Joint(msgspec.Struct, frozen=True):
         total = np.where(seen.any(axis=1), np.nansum(surprise, axis=1), np.nan)
         return np.column_stack([surprise, scores * scores[:, self.partners], total])
 
-    def _scores(self, numbers: Floats, codes: NDArray[np.int32]) -> Floats:
-        """Standardised normal scores (n, F)."""
-        out = np.empty((len(numbers), len(self.knots) + len(self.places)))
-        for f, (knots, levels) in enumerate(zip(self.knots, self.levels, strict=True)):
-            out[:, f] = np.interp(numbers[:, f], knots, levels)  # NaN stays NaN
-        for c, places in enumerate(self.places):
-            code = codes[:, c]
-            place = np.where((code >= 0) & (code < WORDS), places[np.clip(code, 0, WORDS - 1)], 0.0)
-            out[:, len(self.knots) + c] = np.where(code == MISSING, np.nan, place)
-        return out
+
+def _placed(places: Floats, codes: NDArray[np.int32]) -> Floats:
+    """Categories (n, categories) as numbers: where each row's word lies, 0 for an unknown one, NaN for none."""
+    out = np.zeros(codes.shape)
+    for c in range(codes.shape[1]):
+        known = (codes[:, c] >= 0) & (codes[:, c] < WORDS)
+        out[known, c] = places[c, codes[known, c]]
+    out[codes == MISSING] = np.nan
+    return out
 
 
 def _folded(scores: Floats) -> Floats:
@@ -102,48 +97,17 @@ def fit(numbers: Floats, codes: NDArray[np.int32]) -> Joint:
     >>> joint.columns(np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros((2, 0), np.int32)).round().tolist()
     [[-0.0, -0.0, 1.0, 1.0, -1.0], [31.0, 31.0, -1.0, -1.0, 62.0]]
     """
-    knots = np.empty((numbers.shape[1], KNOTS))
-    levels = np.empty_like(knots)
-    for f in range(numbers.shape[1]):
-        knots[f], levels[f] = _normal_scores(numbers[:, f])
-    blank = np.zeros(0)
-    held = Joint(knots, levels, np.zeros((0, WORDS)), _NONE, blank, blank, blank, _NONE)
-    z = held._scores(numbers, codes[:, :0])  # noqa: SLF001 - the one place where a Joint is made
-    held = msgspec.structs.replace(held, places=_places(np.nan_to_num(z), codes))
-    z = np.nan_to_num(held._scores(numbers, codes))  # noqa: SLF001
+    scores = normal.fit(numbers)
+    z = np.nan_to_num(scores.of(numbers))
+    places = _places(z, codes)
+    z = np.concatenate([z, np.nan_to_num(_placed(places, codes))], axis=1)
     features = np.concatenate([z, _folded(z)], axis=1)
     middle = features.mean(axis=0)
     features -= middle
     neighbours, slopes = _ties(features)
     left = (features[:, : z.shape[1]] - _foretold(features, neighbours, slopes)) ** 2
-    return msgspec.structs.replace(
-        held,
-        neighbours=neighbours,
-        slopes=slopes,
-        middle=middle,
-        noise=left.mean(axis=0) * (z.std(axis=0) > 0),
-        partners=_partners(z.shape[1]),
-    )
-
-
-def _normal_scores(values: Floats) -> tuple[Floats, Floats]:
-    """Knots (KNOTS,) of a column and the standardised normal score at each; ties share the score of their mid-rank."""
-    known = np.sort(values[~np.isnan(values)])
-    if not known.size:
-        return np.zeros(KNOTS), np.zeros(KNOTS)
-    distinct, first = np.unique(known, return_index=True)
-    rank = (first + np.append(first[1:], known.size)) / 2 / known.size  # of the middle of its ties, 0 to 1
-    score = np.array([_NORMAL.inv_cdf(u) for u in np.clip(rank, 0.5 / known.size, 1 - 0.5 / known.size).tolist()])
-    each = np.diff(np.append(first, known.size))
-    mean = np.average(score, weights=each)
-    spread = np.sqrt(np.average((score - mean) ** 2, weights=each))
-    score = (score - mean) / spread if spread > 0 else np.zeros(score.size)
-    at = np.round(np.linspace(0, distinct.size - 1, KNOTS)).astype(np.int64)
-    if distinct.size > KNOTS:
-        # evenly by rank, but both ends and every heavy value among them
-        at = np.unique(np.searchsorted(rank, np.linspace(rank[0], rank[-1], KNOTS)))
-        at = np.append(at, np.full(KNOTS - at.size, at[-1]))
-    return distinct[at], score[at]
+    noise = left.mean(axis=0) * (z.std(axis=0) > 0)
+    return Joint(scores, places, neighbours, slopes, middle, noise, _partners(z.shape[1]))
 
 
 def _places(z: Floats, codes: NDArray[np.int32]) -> Floats:
@@ -154,10 +118,11 @@ def _places(z: Floats, codes: NDArray[np.int32]) -> Floats:
     tables = [
         np.stack([codes[:, c] == w for w in range(WORDS)], axis=1).astype(np.float64) for c in range(codes.shape[1])
     ]
+    standard = [_standard(table) for table in tables]
     places = np.zeros((len(tables), WORDS))
     for c, table in enumerate(tables):
-        others = [z] + [_standard(t) for i, t in enumerate(tables) if i != c]
-        rest = np.concatenate(others, axis=1) if others else np.zeros((len(z), 0))
+        others = [z, *standard[:c], *standard[c + 1 :]]
+        rest = np.concatenate(others, axis=1)
         count = table.sum(axis=0)
         share = count / max(count.sum(), 1)
         # five rows of nothing: a word seen once says little of where it lies
@@ -184,7 +149,7 @@ def _ties(features: Floats) -> tuple[NDArray[np.int32], Floats]:
     close = np.abs(moments[:columns]) / np.maximum(spread[:columns, None] * spread, 1e-12)
     own = np.arange(columns)
     close[own, own] = close[own, own + columns] = -1.0
-    k = min(NEIGHBOURS, both - 2)
+    k = max(min(NEIGHBOURS, both - 2), 0)
     neighbours = np.argsort(-close, axis=1, kind="stable")[:, :k].astype(np.int32)
     among = moments[neighbours[:, :, None], neighbours[:, None, :]] + RIDGE * np.eye(k)
     slopes = np.linalg.solve(among, moments[neighbours, own[:, None]][:, :, None])[:, :, 0]
