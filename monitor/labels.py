@@ -1,0 +1,252 @@
+"""Late labels meet the predictions they are of, and become rows of their own: error, loss, lag.
+
+A lane keeps its newest predictions, lowest hash of the id first, so that what is kept of a busy stream is a fair sample
+of it and both sides agree on it without asking. A label finds its prediction when it came by the same partition number,
+as it does where both topics are keyed alike; any other is counted as unknown. What a reader would get wrong: labels are
+joined when a window closes, by the order of the records alone, never when they happen to be polled; so a lane read
+again after a crash joins the same labels to the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from xxhash import xxh3_64_intdigest
+
+from detectors.core import Batch, ColumnSpec, Floats, Kind, Role, keys_of
+from detectors.reference import Reference
+from detectors.units import Seconds
+from monitor.decode.columns import word
+from monitor.event import Event, Label
+
+SCHEMA = tuple(
+    ColumnSpec(name, Kind.FLAG if name == "error" else Kind.NUMBER, Role.OUTPUT)
+    for name in ("error", "loss", "lag", "rank", "surprise", "tilt")
+)
+_WAITS = 600.0  # seconds of event time that a label waits for its prediction, whose topic may be behind
+_RANKED = 512  # kept rows that a confidence is ranked among: its rank is known to 2 points
+_LARGEST = 5.0  # of a loss: a chance of 0.7 %, or five standard deviations
+_ALL = (1 << 64) - 1
+_ROW = np.dtype(
+    [
+        ("key", "u8"), ("time", "f8"),
+        ("answer", "u8"), ("truth", "u8"),  # hashes of the words, 0 = none
+        ("value", "f4"), ("target", "f4"), ("confidence", "f4"), ("expected", "f4"),
+        ("side", "i4"),  # of two classes: 1 the second was answered, -1 the first, 0 there are more
+    ]
+)  # fmt: skip
+
+
+class LabelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Late labels, watched as a model named `<name>.labels`."""
+
+    keep: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=1_000_000,
+            description="Predictions kept a partition to meet their labels, 52 bytes each in memory and checkpoint. "
+            "Where more are on their way, a fair share of the ids is.",
+        ),
+    ] = 10_000
+    expire: Annotated[Seconds, Meta(gt=0, description="Age at which a prediction waits no longer.")] = 7 * 86_400.0
+    learn: Annotated[int, Meta(ge=100, description="Labels that the reference of error and loss is learned from.")] = (
+        1000
+    )
+
+
+class _Held(msgspec.Struct, array_like=True):
+    """A label that is not joined yet."""
+
+    id: str
+    label: Any
+    value: Any
+    stamp: float  # event time of the lane when it came
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    rows: Any
+    limit: int
+    newest: float
+    held: list[_Held]
+
+
+class Outcomes:
+    """Predictions of a model in a lane, and the labels that came for them.
+
+    `counts` since it was last emptied, by what became of labels: joined, repeated (the same again), corrected (another
+    one: the kept row is set right, what was judged stays), unknown (no prediction is kept under this id), thinned (its
+    id is beyond the share that is kept), lost (more waited than predictions may be kept); and `expired`, predictions
+    that no label came for.
+    """
+
+    def __init__(self, options: LabelOptions, reference: Reference | None) -> None:
+        self._options = options
+        self._rows = np.zeros(0, _ROW)  # ascending by key
+        self._limit = _ALL  # keys under it are kept
+        self._newest = -math.inf
+        self._held: list[_Held] = []
+        self.counts: Counter[str] = Counter()
+        self.reference = reference
+
+    @property
+    def waiting(self) -> float:
+        """Stamp of the newest label that is not joined yet, -inf without any."""
+        return max((held.stamp for held in self._held), default=-math.inf)
+
+    def hold(self, labels: Sequence[Label], stamps: Floats) -> None:
+        """Takes labels in, each with the lane's event time at its place among the records."""
+        room = max(self._options.keep - len(self._held), 0)
+        self.counts["lost"] += len(labels[room:])
+        self._held += [
+            _Held(label.id, label.label, label.value, stamp)
+            for label, stamp in zip(labels[:room], stamps.tolist(), strict=False)
+        ]
+
+    def keep(self, rows: Batch) -> None:
+        """Keeps scored rows. A row that is kept already stays as it was."""
+        answers, values = rows.get("label"), rows.get("value")
+        if not len(rows) or (answers is None and values is None):
+            return
+        self._newest = max(self._newest, float(rows.times.max()))
+        new = np.zeros(len(rows), _ROW)
+        new["key"], new["time"] = rows.keys, rows.times
+        for name, column in (("value", "value"), ("confidence", "confidence"), ("expected", "expected_correct")):
+            found = rows.get(column)
+            new[name] = np.nan if found is None or found.kind is not Kind.NUMBER else found.values
+        new["target"] = np.nan
+        if answers is not None and answers.kind is Kind.CATEGORY:
+            words = np.array([_hash(w) for w in answers.words] + [0], np.uint64)
+            new["answer"] = words[answers.values]
+            new["side"] = np.where(new["answer"] == 0, 0, self._side(new["answer"]))
+        new = new[(new["key"] < self._limit) & ~np.isin(new["key"], self._rows["key"])]
+        new = new[np.unique(new["key"], return_index=True)[1]]
+        both = np.concatenate([self._rows, new])
+        stale = both["time"] < self._newest - self._options.expire
+        self.counts["expired"] += int((stale & (both["truth"] == 0) & np.isnan(both["target"])).sum())
+        both = both[~stale]
+        both = both[np.argsort(both["key"], kind="stable")]
+        if len(both) > self._options.keep:
+            self._limit = int(both["key"][self._options.keep])
+            both = both[: self._options.keep].copy()
+        elif len(both) < self._options.keep // 2:
+            self._limit = min(2 * self._limit, _ALL)
+        self._rows = both
+
+    def join(self, until: float, since: float) -> list[Event]:
+        """Rows of the labels that came before event time `until` and found their prediction, in the order they came.
+
+        A row's time is when its label came, or `since` where that is later: the window of then is closed.
+        """
+        due = [held for held in self._held if held.stamp < until]
+        if not due:
+            return []
+        keys = keys_of([held.id for held in due])
+        places = np.searchsorted(self._rows["key"], keys)
+        found = np.append(self._rows["key"], np.uint64(0))[places] == keys
+        found &= places < len(self._rows)
+        kept, events = [held for held in self._held if held.stamp >= until], []
+        confidences = self._ranked()
+        for held, key, place, known in zip(due, keys.tolist(), places.tolist(), found.tolist(), strict=True):
+            if known:
+                event = self._outcome(held, self._rows[place], max(held.stamp, since), confidences)
+                if event is not None:
+                    events.append(event)
+            elif key >= self._limit:
+                self.counts["thinned"] += 1
+            elif held.stamp >= self._newest - _WAITS:
+                kept.append(held)
+            else:
+                self.counts["unknown"] += 1
+        self._held = kept
+        return events
+
+    def _outcome(self, held: _Held, row: Any, at: float, confidences: Floats) -> Event | None:
+        truth, target = _hash(word(held.label)), _number(held.value)
+        old, old_target = int(row["truth"]), float(row["target"])
+        if not truth and math.isnan(target):
+            self.counts["unknown"] += 1
+            return None
+        if old or not math.isnan(old_target):
+            same = truth == old and (np.float32(target) == row["target"] or math.isnan(target))
+            self.counts["repeated" if same else "corrected"] += 1
+            row["truth"], row["target"] = truth, target
+            return None
+        row["truth"], row["target"] = truth, target
+        self.counts["joined"] += 1
+        right = math.nan if not truth or not row["answer"] else float(truth == row["answer"])
+        surprise = right - float(row["expected"])
+        side = int(row["side"])
+        said = {
+            "error": 1.0 - right,
+            "loss": self._loss(row, right),
+            "lag": max(at - float(row["time"]), 0.0),
+            "rank": _rank(confidences, float(row["confidence"])),
+            "surprise": surprise,
+            "tilt": surprise * side if side else math.nan,
+        }
+        return Event(id=held.id, time=at, extra={name: v for name, v in said.items() if not math.isnan(v)})
+
+    def _loss(self, row: Any, right: float) -> float:
+        """Log loss of being right by the stated confidence, or the distance in standard deviations of the reference."""
+        confidence, value, target = float(row["confidence"]), float(row["value"]), float(row["target"])
+        if not math.isnan(right) and not math.isnan(confidence):
+            chance = confidence if right else 1.0 - confidence
+            return min(-math.log(max(chance, 1e-9)), _LARGEST)
+        return min(abs(value - target) / self._scale, _LARGEST) if self._scale > 0 else math.nan
+
+    def _ranked(self) -> Floats:
+        """Confidences of a fair sample of the kept rows, ascending."""
+        some = self._rows["confidence"][:_RANKED].astype(np.float64)
+        return np.sort(some[~np.isnan(some)])
+
+    @property
+    def _scale(self) -> float:
+        """Standard deviation of the reference's answers, NaN where they are no numbers."""
+        if self.reference is None or "value" not in self.reference.layout.numbers:
+            return math.nan
+        spread: Floats = self.reference.profile.variance
+        return math.sqrt(spread[self.reference.layout.numbers.index("value")])
+
+    def _side(self, answers: Any) -> Any:
+        """Of two classes 1 where the second was answered and -1 elsewhere; 0 where there are more."""
+        fitted = None if self.reference is None else self.reference.fitted.get("outcome")
+        classes = [] if fitted is None else fitted["words"]
+        return np.where(answers == _hash(classes[1]), 1, -1) if len(classes) == 2 else 0
+
+    def state(self) -> Any:
+        """All of it as plain data."""
+        return _Saved(self._rows.view(np.uint8), self._limit, self._newest, self._held)
+
+    def restore(self, state: Any) -> None:
+        """Goes on from a state. msgspec.ValidationError when it was none."""
+        saved = msgspec.convert(state, _Saved)
+        self._rows = saved.rows.view(_ROW)
+        self._limit, self._newest, self._held = saved.limit, saved.newest, saved.held
+
+
+def _hash(text: str | None) -> int:
+    return 0 if text is None else xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) or 1
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _rank(ordered: Floats, value: float) -> float:
+    """Share of `ordered` under the value, equal ones half; NaN where they are too few to tell.
+
+    >>> _rank(np.arange(100.0), 25.0)
+    0.255
+    """
+    if len(ordered) < 50 or math.isnan(value):
+        return math.nan
+    return float(np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")) / (
+        2 * len(ordered)
+    )
