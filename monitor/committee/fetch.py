@@ -8,7 +8,7 @@ import re
 import tempfile
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 from monitor.committee.options import DIGEST
 from monitor.committee.wire import Fetched, FetchJob, Refusal, Wanted

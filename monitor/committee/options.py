@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,11 @@ class Mlp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
         Literal["relu", "gelu", "tanh", "sigmoid"], Meta(description="Behind every layer but the last.")
     ] = "relu"
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of hidden units that training left out.")] = 0.0
+
+    @property
+    def inputs(self) -> int:
+        """Numbers in a row."""
+        return self.sizes[0]
 
     def network(self) -> Any:
         """The module, its weights yet to be loaded."""
@@ -54,6 +60,11 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
     classes: Annotated[int, Meta(ge=1, description="Outputs.")]
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of the last layer's inputs left out.")] = 0.0
 
+    @property
+    def inputs(self) -> int:
+        """Numbers in a row."""
+        return math.prod(self.shape)
+
     def network(self) -> Any:
         """The module, its weights yet to be loaded."""
         from torch import nn
@@ -72,6 +83,7 @@ class Own(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """A `torch.nn.Module` of your own, from a package that is installed beside driftd. Only the child imports it."""
 
     name: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$", description="As `package.module:Name`.")]
+    inputs: Annotated[int, Meta(ge=1, description="Numbers in a row.")]
     options: Annotated[dict[str, Any], Meta(description="Arguments it is made with.")] = {}
 
     def network(self) -> Any:

@@ -48,7 +48,6 @@ class ScoreJob(msgspec.Struct, frozen=True, tag="score"):
 
     members: tuple[Member, ...]
     cache: str
-    inputs: int | None  # numbers in a row; None: as many as the first member says, or as come
     passes: int  # 1: dropout is off
     device: str
     memory: int
@@ -72,6 +71,7 @@ class Fetched(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct, frozen=True):
     """The committee is ready, or why it is not."""
 
+    inputs: int = 0  # numbers in a row
     classes: int = 0
     refusal: Refusal | None = None
 
@@ -102,7 +102,7 @@ def receive(peer: socket.socket, kind: Any, seconds: float | None = None) -> Any
     length = int.from_bytes(_exactly(peer, 4, deadline), "little")
     if length > LARGEST:
         raise ConnectionError(f"a message of {length} bytes")
-    return decode(_exactly(peer, length, deadline), kind)
+    return decode(memoryview(_exactly(peer, length, deadline)), kind)
 
 
 def _exactly(peer: socket.socket, count: int, deadline: float | None) -> bytearray:
