@@ -30,6 +30,7 @@ from monitor.event import Decoder, Schema
 from monitor.manual import describe as _describe
 from monitor.manual import example as _example
 from monitor.sampling import SamplingOptions
+from monitor.scopes import Slice
 from monitor.settings import Refused, read
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions
@@ -55,6 +56,7 @@ _EXAMPLE: dict[str, Any] = {
     "models[].reference.path": "shelf.reference",
     "models[].columns[].name": "temperature",
     "models[].columns[].kind": "number",
+    "models[].slices": {"young": {"column": "age", "below": 25}},
     "models[].model_server.url": "http://127.0.0.1:8080/metrics",
     "alerts.sinks[].urls": ["http://alertmanager:9093"],
     "alerts.sinks[].url": "https://hooks.example.org/drift",
@@ -77,6 +79,9 @@ JSON Schema for editors.
   detector's or scorer's kind takes a part of your own: a frozen `msgspec.Struct` with the methods of `detectors.core`.
 
 """
+
+
+SliceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,60}$")]
 
 
 class Opens(Protocol):
@@ -172,6 +177,14 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checks: Annotated[
         tuple[CheckOptions, ...] | None, Meta(description="What is looked for; empty: the default checks.")
     ] = None
+    slices: Annotated[
+        Annotated[dict[SliceName, Slice], Meta(max_length=32)] | None,
+        Meta(description="Parts of the rows, by name, that are watched on their own; empty: none."),
+    ] = None
+    versions: Annotated[
+        int,
+        Meta(ge=0, le=32, description="Model versions, the newest ones, that are watched on their own; 0: none."),
+    ] = 0
     sampling: Annotated[SamplingOptions | None, Meta(description="Which events go to labelers; empty: none.")] = (
         SamplingOptions()
     )

@@ -26,6 +26,7 @@ class Partial(msgspec.Struct, frozen=True):
     events: list[Event] = []  # instead of it, the first of the window's events, at most the number to learn from
     draw: Draw | None = None  # candidates for labeling
     late: bool = False  # of a window closed before: goes to the totals, is not judged
+    scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
 
 
 class Closed(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from monitor.join import Joiner
 from monitor.journal import deadly
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
+from monitor.scopes import Scopes
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,14 @@ class Model(Protocol):
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
     @property
     def sampling(self) -> SamplingOptions | None: ...
+    @property
+    def scopes(self) -> Scopes: ...
 
 
 class _Window:
     """An open window of a model in a lane."""
 
-    __slots__ = ("draw", "events", "origin", "profile", "rows", "waiting")
+    __slots__ = ("draw", "events", "origin", "profile", "rows", "scopes", "waiting")
 
     def __init__(self, origin: Partition) -> None:
         self.origin = origin  # what a label task says of where its event lies
@@ -62,6 +65,7 @@ class _Window:
         self.waiting = Rows()
         self.events: list[Event] = []  # while the reference is being learned
         self.draw: Draw | None = None
+        self.scopes: dict[str, Profile] = {}
 
 
 class _Stream:
@@ -120,6 +124,7 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     waiting: bytes | None
     events: list[Event]
     draw: Draw | None
+    scopes: dict[str, bytes]
 
 
 class _SavedStream(msgspec.Struct, frozen=True):
@@ -414,6 +419,10 @@ class Ingest:
         if window.profile is None:
             window.profile = Profile(reference.layout)
         window.profile.update(rows)
+        if plan.scopes:
+            beyond = plan.scopes.count(rows, reference.layout, window.scopes)
+            if beyond:
+                self._meters.unwatched_versions.labels(plan.name).inc(beyond)
         if plan.sampling is not None:
             if window.draw is None:
                 window.draw = Draw(plan.sampling.most, plan.sampling.seed)
@@ -437,7 +446,8 @@ class Ingest:
         if rest is not None:
             self._count(model, window, rest)
         profile = None if window.profile is None else window.profile.encode()
-        return Partial(number, window.rows, profile, window.events, window.draw, late)
+        scopes = {name: part.encode() for name, part in window.scopes.items()}
+        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes)
 
     def _say(
         self,
@@ -617,6 +627,8 @@ class Ingest:
         if kept.profile is not None and reference is not None:
             try:
                 window.profile = Profile.decode(reference.layout, kept.profile)
+                layout = reference.layout.valued
+                window.scopes = {name: Profile.decode(layout, part) for name, part in kept.scopes.items()}
             except Undecodable:
                 log.warning(
                     "model %s: the reference changed; window %d counts only what comes from here on", model, kept.window
@@ -636,4 +648,5 @@ def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _Save
         None if rest is None else encode_batch(rest),
         window.events,
         window.draw,
+        {name: part.encode() for name, part in window.scopes.items()},
     )

@@ -10,49 +10,34 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from alerting import lifecycle
-from alerting.alert import Alert, Look, Notice, Severity, Symptom
+from alerting.alert import Alert, Look, Notice, Symptom
 from alerting.labeling.queue import Draw
-from detectors.core import Detector, Scorer, Scores, Sequential
+from detectors.core import Finding, Scorer
 from detectors.encode import Undecodable, decode, encode
-from detectors.profile import Profile, merged
+from detectors.profile import Layout, Profile, merged
 from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import ENDED, Closed, Partial
-from monitor.history import History, Kept
 from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
+from monitor.scopes import VERSION, WHOLE, Scopes
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
+from monitor.watch import Check, SavedWatch, Watch
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 EMPTY = 60  # windows without a row that are judged one after the other; a longer gap in event time is jumped
+AWAY = 30  # windows without a row after which a version gives its place to a new one
 TEXTS = 20  # of the last findings, kept to be shown
-
-
-class Check(msgspec.Struct, frozen=True):
-    """A detector, on which columns, over how long, against what."""
-
-    name: str  # unique within the model; part of an alert's identity
-    detector: Detector | Sequential
-    columns: tuple[str, ...] = ("*",)  # names or patterns
-    windows: int = 1  # base windows looked at together
-    against: str = "reference"  # | "previous": the windows before
-    severity: Severity = Severity.WARNING
-
-    @property
-    def every(self) -> int:
-        """A long span is looked at ten times within its length: oftener costs and shows nothing new."""
-        return max(1, self.windows // 10)
 
 
 class Model(Protocol):
@@ -68,6 +53,10 @@ class Model(Protocol):
     def checks(self) -> Sequence[Check]: ...
     @property
     def sampling(self) -> SamplingOptions | None: ...
+    @property
+    def scopes(self) -> Scopes: ...
+    @property
+    def scope_checks(self) -> Sequence[Check]: ...
     @property
     def dataset(self) -> str: ...  # that label tasks belong to
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
@@ -93,7 +82,6 @@ class _State(msgspec.Struct):
     pending: dict[int, list[Partial]] = {}
     below: int | None = None  # windows under it are judged
     learned: list[Event] = []
-    memories: dict[str, Any] = {}
     alerts: lifecycle.State = msgspec.field(default_factory=lifecycle.State)
     sampling: Budget | None = None
     events: int = 0
@@ -106,21 +94,7 @@ class _Saved(msgspec.Struct, frozen=True):
     format: int
     state: _State
     reference: str
-    history: list[Kept]
-
-
-class _Standard:
-    """What a model is judged by: its reference, and all that is counted on it."""
-
-    def __init__(self, plan: Model, reference: Reference) -> None:
-        self.reference = reference
-        self.scorers = plan.scorers(reference.schema)
-        spans = [c.windows * (2 if c.against == "previous" else 1) for c in plan.checks]
-        self.history = History(reference.layout, max(spans, default=1))
-        names = reference.layout.columns
-        self.columns = {
-            c.name: tuple(n for n in names if any(fnmatchcase(n, p) for p in c.columns)) for c in plan.checks
-        }
+    scopes: dict[str, SavedWatch]
 
 
 class _Desk:
@@ -131,11 +105,42 @@ class _Desk:
         self.plan = plan
         self.window = window
         self.state = _State()
-        self.standard: _Standard | None = None
+        self.reference: Reference | None = None
+        self.scorers: Mapping[str, Scorer] = {}
+        self.watches: dict[str, Watch] = {}  # by scope; once there is a reference, the whole model first
         self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
-        self.scores: dict[str, tuple[float, Scores]] = {}
         self.texts: deque[str] = deque(maxlen=TEXTS)
-        self.last: tuple[int, Profile] | None = None
+
+    def judge_by(self, reference: Reference) -> None:
+        """Watches the model and its slices against this reference, with nothing remembered."""
+        self.reference = reference
+        self.scorers = self.plan.scorers(reference.schema)
+        self.watches = {WHOLE: Watch(WHOLE, self.plan.checks, reference)}
+        for scope in self.plan.scopes.declared:
+            self.add(scope)
+
+    def add(self, scope: str) -> None:
+        """Watches a part of the rows, if the reference knows enough of them."""
+        assert self.reference is not None
+        own = self.plan.scopes.reference(self.reference, scope)
+        if own is None:
+            log.warning("model %s: the reference has too few rows of %s: it is not judged", self.plan.name, scope)
+        else:
+            self.watches[scope] = Watch(scope, self.plan.scope_checks, own)
+
+    def admit(self, window: int, scopes: Collection[str]) -> None:
+        """Watches versions that are new in this window, where there is room or another has been away for long."""
+        most = self.plan.scopes.versions
+        for scope in sorted(scopes):
+            if not scope.startswith(VERSION) or scope in self.watches:
+                continue
+            versions = [watch for name, watch in self.watches.items() if name.startswith(VERSION)]
+            if len(versions) >= most:
+                oldest = min(versions, key=lambda watch: (watch.seen, watch.scope))
+                if window - oldest.seen <= AWAY:
+                    continue
+                del self.watches[oldest.scope]
+            self.add(scope)
 
 
 class Judge:
@@ -161,7 +166,7 @@ class Judge:
         for name, desk in self._desks.items():
             reference = references(name)
             if reference is not None:
-                desk.standard = _Standard(desk.plan, reference)
+                desk.judge_by(reference)
         self._shown: dict[str, Shown] = {name: self._show(desk) for name, desk in self._desks.items()}
 
     # -- messages
@@ -218,15 +223,11 @@ class Judge:
         state = desk.state
         state.windows += 1
         state.events += sum(p.rows for p in partials)
-        standard = desk.standard
-        if standard is None:
+        if desk.reference is None:
             self._learn(desk, partials)
             return
-        profile = self._profile(desk, standard, partials)
-        standard.history.push(window, profile)
-        if profile.rows:
-            desk.last = (window, profile)
-        symptoms, looked = self._look(desk, standard, window, profile)
+        profile, parts = self._profiles(desk, desk.reference, partials)
+        symptoms, looked = self._look(desk, window, {WHOLE: profile, **parts})
         effects.symptoms.extend(symptoms)
         end = (window + 1) * desk.window
         for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
@@ -239,23 +240,35 @@ class Judge:
                 effects.draws.append(draw)
                 state.tasks += len(draw.tasks)
 
-    def _profile(self, desk: _Desk, standard: _Standard, partials: Sequence[Partial]) -> Profile:
-        reference = standard.reference
-        parts = []
+    def _profiles(
+        self, desk: _Desk, reference: Reference, partials: Sequence[Partial]
+    ) -> tuple[Profile, dict[str, Profile]]:
+        """Of the window, and of each scope that has rows in it."""
+        layout = reference.layout
+        wholes: list[Profile] = []
+        parts: dict[str, list[Profile]] = {}
         for partial in partials:
             if partial.profile is not None:
                 try:
-                    parts.append(Profile.decode(reference.layout, partial.profile))
+                    decoded = {name: Profile.decode(layout.valued, part) for name, part in partial.scopes.items()}
+                    wholes.append(Profile.decode(layout, partial.profile))
                 except Undecodable as error:
                     log.warning(
                         "model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error
                     )
                     self._meters.lost_partials.inc()
+                    continue
+                for name, part in decoded.items():
+                    parts.setdefault(name, []).append(part)
             if partial.events:  # decoded before the reference was there
-                part = Profile(reference.layout)
-                part.update(scored(to_batch(partial.events, reference.schema), standard.scorers, reference.fitted))
-                parts.append(part)
-        return parts[0] if len(parts) == 1 else merged(reference.layout, parts)
+                rows = scored(to_batch(partial.events, reference.schema), desk.scorers, reference.fitted)
+                whole, own = Profile(layout), dict[str, Profile]()
+                whole.update(rows)
+                desk.plan.scopes.count(rows, layout, own)
+                wholes.append(whole)
+                for name, part in own.items():
+                    parts.setdefault(name, []).append(part)
+        return _joined(layout, wholes), {name: _joined(layout.valued, some) for name, some in parts.items()}
 
     def _learn(self, desk: _Desk, partials: Sequence[Partial]) -> None:
         state, plan = desk.state, desk.plan
@@ -279,60 +292,46 @@ class Judge:
             plan.name, len(events), len(reference.layout.columns),
         )  # fmt: skip
         self._learned(reference)
-        desk.standard = _Standard(plan, reference)
-        state.learned, state.memories = [], {}  # memories are in the old reference's units
+        desk.judge_by(reference)
+        state.learned = []
 
-    def _look(self, desk: _Desk, standard: _Standard, window: int, profile: Profile) -> tuple[list[Symptom], set[Look]]:
+    def _look(self, desk: _Desk, window: int, profiles: Mapping[str, Profile]) -> tuple[list[Symptom], set[Look]]:
+        """All checks of all scopes. What is found of the whole model is not said again of its parts."""
+        name = desk.plan.name
+        desk.admit(window, profiles)
         symptoms: list[Symptom] = []
-        looked: set[Look] = set()
-        spans: dict[tuple[int, int], Profile] = {(window, 1): profile}
-
-        def over(last: int, windows: int) -> Profile:
-            if (last, windows) not in spans:
-                spans[last, windows] = standard.history.over(last, windows)
-            return spans[last, windows]
-
-        for check in desk.plan.checks:
-            if (window + 1) % check.every:
-                continue
-            current = over(window, check.windows)
-            against = standard.reference.profile
-            if check.against == "previous":
-                against = over(window - check.windows, check.windows)
-            found = self._run(desk, check, current, against, standard)
-            looked.add(Look(desk.plan.name, check.name))
-            desk.scores[check.name] = (_limit(check.detector), found)
-            if not found.findings:
-                continue
-            self._meters.findings.labels(desk.plan.name, check.name).inc(len(found.findings))
-            for finding in found.findings:
-                facts = dict(finding.facts)
-                for name in ("p_value", "effect"):
-                    value = getattr(finding, name)
-                    if value is not None and math.isfinite(value):
-                        facts[name] = value
-                if finding.effect_unit:
-                    facts["effect_unit"] = finding.effect_unit
-                desk.texts.append(finding.text)
-                symptoms.append(
-                    Symptom(
-                        model=desk.plan.name, check=check.name, column=finding.column,
-                        start=(window + 1 - check.windows) * desk.window, end=(window + 1) * desk.window,
-                        score=finding.score, limit=finding.limit, text=finding.text, severity=check.severity,
-                        facts=facts,
-                    )
-                )  # fmt: skip
+        # the alerts of a version that is watched no longer are over
+        looked = {alert.look for alert in desk.state.alerts.open() if alert.scope not in desk.watches}
+        told: set[tuple[str, str]] = set()
+        for scope, watch in desk.watches.items():
+            current = profiles.get(scope)
+            for check, scores in watch.take(window, Profile(watch.reference.layout) if current is None else current):
+                looked.add(Look(name, check.name, scope))
+                found = [finding for finding in scores.findings if (check.name, finding.column) not in told]
+                if not found:
+                    continue
+                if scope == WHOLE:
+                    told |= {(check.name, finding.column) for finding in found}
+                self._meters.findings.labels(name, check.name).inc(len(found))
+                new = [self._symptom(desk, scope, check, finding, window) for finding in found]
+                desk.texts.extend(symptom.text for symptom in new)
+                symptoms += new
         return symptoms, looked
 
-    def _run(self, desk: _Desk, check: Check, current: Profile, against: Profile, standard: _Standard) -> Scores:
-        detector, columns = check.detector, standard.columns[check.name]
-        if not isinstance(detector, Sequential):
-            return detector.check(current, against, columns)
-        memories = desk.state.memories
-        if check.name not in memories:
-            memories[check.name] = detector.start(standard.reference, columns)
-        memories[check.name], scores = detector.step(memories[check.name], current, against, columns)
-        return scores
+    def _symptom(self, desk: _Desk, scope: str, check: Check, finding: Finding, window: int) -> Symptom:
+        facts = dict(finding.facts)
+        for name in ("p_value", "effect"):
+            value = getattr(finding, name)
+            if value is not None and math.isfinite(value):
+                facts[name] = value
+        if finding.effect_unit:
+            facts["effect_unit"] = finding.effect_unit
+        text = f"{scope.replace(':', ' ', 1)}: {finding.text}" if scope else finding.text
+        return Symptom(
+            model=desk.plan.name, check=check.name, column=finding.column,
+            start=(window + 1 - check.windows) * desk.window, end=(window + 1) * desk.window,
+            score=finding.score, limit=finding.limit, text=text, severity=check.severity, facts=facts, scope=scope,
+        )  # fmt: skip
 
     # -- checkpoints
 
@@ -341,10 +340,9 @@ class Judge:
         saved = {}
         for name, desk in self._desks.items():
             desk.state.sampling = None if desk.sampler is None else desk.sampler.state
-            standard = desk.standard
-            version = standard.reference.version if standard else ""
-            history = standard.history.save() if standard else []
-            saved[name] = _Saved(FORMAT, desk.state, version, history)
+            version = "" if desk.reference is None else desk.reference.version
+            scopes = {scope: watch.save() for scope, watch in desk.watches.items()}
+            saved[name] = _Saved(FORMAT, desk.state, version, scopes)
         return encode(saved)
 
     def restore(self, data: bytes) -> None:
@@ -356,24 +354,33 @@ class Judge:
             desk.state = saved.state
             if desk.sampler is not None and saved.state.sampling is not None:
                 desk.sampler.state = saved.state.sampling
-            if desk.standard is not None and saved.reference == desk.standard.reference.version:
-                lost = desk.standard.history.restore(saved.history)
-                if lost:
-                    log.warning("model %s: %d windows of the history cannot be read", name, lost)
+            if desk.reference is not None and saved.reference == desk.reference.version:
+                self._restore_scopes(desk, saved.scopes)
             self._shown[name] = self._show(desk)
+
+    def _restore_scopes(self, desk: _Desk, scopes: Mapping[str, SavedWatch]) -> None:
+        """In the order they were watched in; versions come back, a slice that is no longer declared does not."""
+        for scope, saved in scopes.items():
+            if scope not in desk.watches and scope.startswith(VERSION) and desk.plan.scopes.versions:
+                desk.add(scope)
+            if scope in desk.watches:
+                lost = desk.watches[scope].restore(saved)
+                if lost:
+                    log.warning("model %s: %d windows of the history cannot be read", desk.plan.name, lost)
 
     # -- showing
 
     def _show(self, desk: _Desk) -> Shown:
         state = desk.state
-        reference = desk.standard.reference if desk.standard else None
+        reference = desk.reference
+        whole = desk.watches.get(WHOLE)
         return Shown(
             model=desk.plan.name,
             reference=reference,
             window=desk.window,
-            last=desk.last,
+            last=None if whole is None or whole.last is None else (whole.seen, whole.last),
             learning=None if reference else (len(state.learned), desk.plan.learn),
-            scores=dict(desk.scores),
+            scores={scope: dict(watch.scores) for scope, watch in desk.watches.items()},
             alerts=tuple(state.alerts.alerts.values()),
             texts=tuple(desk.texts),
             events=state.events,
@@ -391,5 +398,5 @@ class Judge:
         return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
 
 
-def _limit(detector: Any) -> float:
-    return float(getattr(detector, "limit", math.nan))
+def _joined(layout: Layout, parts: Sequence[Profile]) -> Profile:
+    return parts[0] if len(parts) == 1 else merged(layout, parts)

@@ -142,6 +142,8 @@ def _describe(kind: inspect.Type, path: str, lines: Lines, seen: set[type]) -> N
                 _describe(member, path, lines, seen)
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
             _describe(item, path + "[]", lines, seen)
+        case inspect.DictType(value_type=value):
+            _describe(value, path + ".<name>", lines, seen)
 
 
 def _describe_choice(choice: Mapping[str, inspect.StructType], path: str, lines: Lines, seen: set[type]) -> None:

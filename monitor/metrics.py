@@ -99,6 +99,9 @@ class Meters:
         self.lag_seconds = self._gauge(
             "consumer_lag_seconds", "Age, by event time, of the newest event read from a source.", "source"
         )
+        self.unwatched_versions = self._counter(
+            "unwatched_version_events", "Events of a model version beyond `models[].versions`.", "model"
+        )
         self.last_poll = self._gauge(
             "source_last_poll_timestamp_seconds", "When a source was last asked for records.", "source"
         )
@@ -227,13 +230,14 @@ def _shares(shown: _Capped) -> Iterator[Row]:
 def _scores(value: Callable[[ScoreView], float]) -> Callable[[_Capped], Iterator[Row]]:
     def rows(shown: _Capped) -> Iterator[Row]:
         for score in shown.scores:
-            yield (score.check, score.column), value(score)
-        worst: dict[str, float] = {}
+            yield (score.check, score.column, score.scope), value(score)
+        worst: dict[tuple[str, str], float] = {}
         for score in shown.more_scores:
             if not math.isnan(v := value(score)):
-                worst[score.check] = max(v, worst.get(score.check, -math.inf))
-        for check, v in worst.items():
-            yield (check, OTHER), v
+                look = score.check, score.scope
+                worst[look] = max(v, worst.get(look, -math.inf))
+        for (check, scope), v in worst.items():
+            yield (check, OTHER, scope), v
 
     return rows
 
@@ -256,6 +260,7 @@ def _reference(shown: _Capped) -> Iterator[Row]:
 
 
 _COLUMN = ("column", "role")
+_LOOK = ("check", "column", "scope")  # an empty scope, all rows of the model, is no label to Prometheus
 _SHOWN = (
     _Shown("judged_events", "counter", (), "Events judged, those before a restart included.",
            lambda s: _one(s.model.events)),
@@ -290,12 +295,13 @@ _SHOWN = (
            "Quantiles of the last window (`q`: 0.5 is the median), in the column's own unit.", _quantiles),
     _Shown("column_category_ratio", "gauge", (*_COLUMN, "word"),
            "Share of the most frequent words that the reference knows. `__other__`: all the rest.", _shares),
-    _Shown("drift_score", "gauge", ("check", "column"),
-           "Last score of a check; its meaning is the check's. `__other__`: the highest of the columns not shown.",
+    _Shown("drift_score", "gauge", _LOOK,
+           "Last score of a check; its meaning is the check's. `scope`: such as `slice:young`, empty for all rows. "
+           "`__other__`: the highest of the columns not shown.",
            _scores(lambda s: s.score)),
-    _Shown("drift_score_limit", "gauge", ("check", "column"), "Score from which on the check holds it for a finding.",
+    _Shown("drift_score_limit", "gauge", _LOOK, "Score from which on the check holds it for a finding.",
            _scores(lambda s: s.limit)),
-    _Shown("drift_found", "gauge", ("check", "column"), "1 where the last look was a finding.",
+    _Shown("drift_found", "gauge", _LOOK, "1 where the last look was a finding.",
            _scores(lambda s: float(s.found))),
     _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",
            _not_shown),

@@ -6,7 +6,7 @@ import math
 import time
 from html import escape
 
-from monitor.snapshot import ModelView, ScoreView, Snapshot
+from monitor.snapshot import AlertView, ModelView, ScoreView, Snapshot
 
 REFRESH = 5  # seconds
 _SCORES = 30  # shown of a model: the highest in terms of their limit
@@ -62,7 +62,7 @@ def _alerts(model: ModelView) -> str:
     if not model.alerts:
         return "<p class=calm>No open alert.</p>"
     rows = "".join(
-        f"<tr><td class=hot>{escape(a.severity)}<td>{escape(a.check)}<td>{escape(a.column)}"
+        f"<tr><td class=hot>{escape(a.severity)}<td>{escape(a.check)}<td>{escape(_about(a))}"
         f"<td>{_moment(a.since)}<td>{escape(a.text)}"
         for a in model.alerts
     )
@@ -81,11 +81,17 @@ def _scores(scores: tuple[ScoreView, ...]) -> str:
         return ""
     highest = sorted(measured, key=lambda s: s.score / s.limit if s.limit else s.score, reverse=True)[:_SCORES]
     rows = "".join(
-        f"<tr><td>{escape(s.check)}<td>{escape(s.column or 'whole model')}"
+        f"<tr><td>{escape(s.check)}<td>{escape(_about(s))}"
         f"<td class='n{' hot' if s.found else ''}'>{s.score:.4g}<td class=n>{s.limit:.4g}"
         for s in highest
     )
     return f"<table><tr><th>check<th>column<th class=n>score<th class=n>limit{rows}</table>"
+
+
+def _about(told: AlertView | ScoreView) -> str:
+    """The column, and of which rows where not of all."""
+    column = told.column or "whole model"
+    return f"{column}, {told.scope.replace(':', ' ', 1)}" if told.scope else column
 
 
 def _moment(at: float) -> str:

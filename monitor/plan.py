@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from msgspec.structs import replace
+
 from detectors.checks import DEFAULT_CHECKS
+from detectors.checks.evidence import EDetector
+from detectors.checks.quality import Constant, Missing
 from detectors.core import Scorer
 from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
-from monitor.judge import Check
 from monitor.sampling import SamplingOptions
+from monitor.scopes import SHARE, Scopes
+from monitor.watch import Check
 
 ANY = "default"  # what the model that takes every event is called
 SERVER_LEARNS = 3600.0  # seconds of scrapes that a server's reference is learned from
+_OF_SCOPES = (EDetector, Missing, Constant)  # a new word or a value out of range is told of all rows already
 
 
 class Plan:
@@ -29,6 +35,7 @@ class Plan:
         self.declared = options.columns
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
+        self.scopes = Scopes(options.slices or {}, options.versions)
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
         """By name; the default ones depend on the columns there are."""
@@ -37,6 +44,16 @@ class Plan:
     @cached_property
     def checks(self) -> Sequence[Check]:
         """The configured checks, or the default ones with spans drawn to the nearest number of base windows."""
+        return [_sharing(check, 1.0 - SHARE if self.scopes else 1.0) for check in self._checks]
+
+    @cached_property
+    def scope_checks(self) -> Sequence[Check]:
+        """Those of each slice and version: the configured ones, or of the default ones what a part may show alone."""
+        found = [c for c in self._checks if self._options.checks is not None or isinstance(c.detector, _OF_SCOPES)]
+        return [_sharing(check, self.scopes.share) for check in found]
+
+    @cached_property
+    def _checks(self) -> Sequence[Check]:
         if self._options.checks is not None:
             return [self._configured(check) for check in self._options.checks]
         return [Check(d.name, d.detector, tuple(d.columns), self._windows(d.over), d.against) for d in DEFAULT_CHECKS]
@@ -48,6 +65,15 @@ class Plan:
 
     def _windows(self, over: float | None) -> int:
         return 1 if over is None else max(1, round(over / self._window))
+
+
+def _sharing(check: Check, share: float) -> Check:
+    """The check with its part of the model's one promise, where it makes one."""
+    detector = check.detector
+    if share == 1.0 or not isinstance(detector, EDetector):
+        return check
+    part = replace(detector, time=detector.time / share, events=round(detector.events / share))
+    return replace(check, detector=part)
 
 
 def server_of(model: str) -> str:

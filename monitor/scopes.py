@@ -20,6 +20,7 @@ from detectors.profile import NUMERIC, OTHER, Layout, Profile, Sample, rows_of
 from detectors.reference import Reference
 
 WHOLE = ""  # the scope of all rows
+SLICE, VERSION = "slice:", "version:"  # how the names of the others begin
 LEAST = 100  # rows of the reference under which a scope is not judged: its first windows would be its only standard
 SHARE = 0.5  # of the promise, that the scopes of a model get together
 
@@ -90,7 +91,7 @@ class Scopes(msgspec.Struct, frozen=True):
     @property
     def declared(self) -> tuple[str, ...]:
         """Names of the scopes that are there from the start."""
-        return tuple(f"slice:{name}" for name in self.slices)
+        return tuple(f"{SLICE}{name}" for name in self.slices)
 
     def count(self, rows: Batch, layout: Layout, into: dict[str, Profile]) -> int:
         """Counts scored rows of a window in the profiles of their scopes; how many belong to versions beyond the bound.
@@ -105,7 +106,7 @@ class Scopes(msgspec.Struct, frozen=True):
             if not mask.any():
                 continue
             if scope not in into:
-                if scope.startswith("version:") and sum(name.startswith("version:") for name in into) >= self.versions:
+                if scope.startswith(VERSION) and sum(name.startswith(VERSION) for name in into) >= self.versions:
                     beyond += int(mask.sum())
                     continue
                 into[scope] = Profile(layout.valued)
@@ -114,13 +115,13 @@ class Scopes(msgspec.Struct, frozen=True):
 
     def _parts(self, rows: Batch) -> Iterator[tuple[str, Mask]]:
         for name, slice_ in self.slices.items():
-            yield f"slice:{name}", slice_.rows(rows)
+            yield f"{SLICE}{name}", slice_.rows(rows)
         column = rows.get("version") if self.versions else None
         if column is not None and column.kind is Kind.CATEGORY:
             present, first = np.unique(column.values, return_index=True)
             for code in present[np.argsort(first)].tolist():
                 if code >= 0:
-                    yield f"version:{column.words[code]}", np.asarray(column.values == code)
+                    yield f"{VERSION}{column.words[code]}", np.asarray(column.values == code)
 
     def reference(self, reference: Reference, scope: str) -> Reference | None:
         """What a scope is held against; None where the reference has too few rows of it.
@@ -128,15 +129,15 @@ class Scopes(msgspec.Struct, frozen=True):
         A version is held against all rows of the model's reference, a slice against its own.
         """
         layout = reference.layout.valued
-        kind, _, name = scope.partition(":")
         newest, drawn = (_batch(layout, sample) for sample in (reference.rows, reference.profile.sample))
         drawn = drawn.take(~np.isin(drawn.keys, newest.keys))  # rows that are in both count once
-        if kind == "slice":
-            newest, drawn = (batch.take(self.slices[name].rows(batch)) for batch in (newest, drawn))
+        if scope.startswith(SLICE):
+            own = self.slices[scope.removeprefix(SLICE)]
+            newest, drawn = (batch.take(own.rows(batch)) for batch in (newest, drawn))
         profile = Profile(layout, reference.profile.size)
         profile.update(newest)
         profile.update(drawn)
-        if profile.rows < LEAST:
+        if scope.startswith(SLICE) and profile.rows < LEAST:
             return None
         ordered = newest if len(newest) >= LEAST else concat([drawn, newest])
         return replace(reference, layout=layout, profile=profile, rows=rows_of(layout, ordered))

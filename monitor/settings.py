@@ -352,7 +352,9 @@ class _Reader:
             if name in values:
                 self._refuse(path, key, "the key is there twice")
             values[name] = self.read(kind.value_type, value, f"{path}.{getattr(key, 'value', '?')}", depth + 1)
-        return _BAD if any(part is _BAD for pair in values.items() for part in pair) else values
+        if any(part is _BAD for pair in values.items() for part in pair):
+            return _BAD
+        return values if _within(kind, values) else self._refuse(path, node, f"must be {', '.join(bounds(kind))}")
 
     # -- single values
 

@@ -27,7 +27,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     window: float
     last: tuple[int, Profile] | None
     learning: tuple[int, int] | None
-    scores: dict[str, tuple[float, Scores]]
+    scores: dict[str, dict[str, tuple[float, Scores]]]  # by scope and check: the limit, and the last look
     alerts: tuple[Alert, ...]
     texts: tuple[str, ...]
     events: int
@@ -52,10 +52,13 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
             learning=self.learning,
             columns=() if profile is None or self.reference is None else _columns(profile, self.reference),
             scores=tuple(
-                view for check, (limit, scores) in self.scores.items() for view in _scores(check, limit, scores)
+                view
+                for scope, checks in self.scores.items()
+                for check, (limit, scores) in checks.items()
+                for view in _scores(scope, check, limit, scores)
             ),
             alerts=tuple(
-                AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text)
+                AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope)
                 for a in self.alerts
                 if a.resolved is None
             ),
@@ -95,11 +98,11 @@ def _word_shares(profile: Profile, name: str) -> dict[str, float]:
     return shares
 
 
-def _scores(check: str, limit: float, scores: Scores) -> list[ScoreView]:
+def _scores(scope: str, check: str, limit: float, scores: Scores) -> list[ScoreView]:
     found = {f.column: f for f in scores.findings}
     p_values = [None] * len(scores.columns) if scores.p_value is None else scores.p_value.tolist()
     return [
-        ScoreView(check, column, score, found[column].limit if column in found else limit, column in found, p)
+        ScoreView(check, column, score, found[column].limit if column in found else limit, column in found, p, scope)
         for column, score, p in zip(scores.columns, scores.score.tolist(), p_values, strict=True)
         if not math.isnan(score)
     ]

@@ -30,6 +30,7 @@ class ScoreView(msgspec.Struct, frozen=True):
     limit: float
     found: bool
     p_value: float | None = None
+    scope: str = ""  # empty: all rows of the model; else such as `slice:young`
 
 
 class AlertView(msgspec.Struct, frozen=True):
@@ -42,6 +43,7 @@ class AlertView(msgspec.Struct, frozen=True):
     since: float  # event time, UTC seconds
     last: float
     text: str
+    scope: str = ""  # as of a score
 
 
 class ModelView(msgspec.Struct, frozen=True):

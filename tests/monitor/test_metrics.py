@@ -64,10 +64,10 @@ def test_a_judged_model_is_shown_with_its_columns_scores_and_alerts() -> None:
         key("column_deviation", **gain): 1.5,
         key("column_quantile", **gain, q="0.95"): 4.0,
         key("column_category_ratio", model="shelf", column="camera", role="input", word="north"): 0.5,
-        key("drift_score", model="shelf", check="psi", column="gain"): 0.3,
-        key("drift_score_limit", model="shelf", check="psi", column="gain"): 0.2,
-        key("drift_found", model="shelf", check="psi", column="gain"): 1,
-        key("drift_score", model="shelf", check="volume", column=""): 1.0,
+        key("drift_score", model="shelf", check="psi", column="gain", scope=""): 0.3,
+        key("drift_score_limit", model="shelf", check="psi", column="gain", scope=""): 0.2,
+        key("drift_found", model="shelf", check="psi", column="gain", scope=""): 1,
+        key("drift_score", model="shelf", check="volume", column="", scope=""): 1.0,
         key("alerts_open", model="shelf", severity="warning"): 1,
         key("alerts_open", model="shelf", severity="critical"): 0,
     }
@@ -95,8 +95,8 @@ def test_columns_beyond_the_cap_are_told_by_their_worst() -> None:
     got = scrape(showing(ModelView("wide", columns=columns, scores=scores), columns=10))
     assert sum(name == "driftd_column_mean" for name, _ in got) == 10
     assert got[key("column_missing_ratio", model="wide", column=OTHER, role=OTHER)] == 0.999
-    assert got[key("drift_score", model="wide", check="psi", column=OTHER)] == 999.0
-    assert got[key("drift_found", model="wide", check="psi", column=OTHER)] == 1.0
+    assert got[key("drift_score", model="wide", check="psi", column=OTHER, scope="")] == 999.0
+    assert got[key("drift_found", model="wide", check="psi", column=OTHER, scope="")] == 1.0
     assert got[key("not_shown", model="wide", what="column")] == 990
 
 

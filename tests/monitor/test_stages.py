@@ -22,11 +22,13 @@ from monitor.decode.columns import infer, to_batch
 from monitor.event import Bad, Event, Partition, Raw, Record, Schema
 from monitor.exchange import from_bytes
 from monitor.ingest import Ingest
-from monitor.judge import Check, Effects, Judge
+from monitor.judge import Effects, Judge
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions
+from monitor.scopes import Scopes
 from monitor.store import MemoryStore
+from monitor.watch import Check
 from monitor.windows import WindowOptions
 
 START = 1_790_000_000.0
@@ -51,6 +53,8 @@ class Plan:
     learn = 100
     dataset = "shelf"
     declared = None
+    scopes = Scopes()
+    scope_checks: Sequence[Check] = ()
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
 
     def __init__(self, recorder: Recorder) -> None:
