@@ -122,6 +122,14 @@ class MemberOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["logits", "chances"], Meta(description="What the model gives for a row: one number for each class.")
     ] = "logits"
 
+    def __post_init__(self) -> None:
+        """ValueError where file and architecture do not go together."""
+        program = self.path.endswith(".pt2")
+        if program and self.architecture is not None:
+            raise ValueError(f"{self.path} is an exported program and brings its own architecture; leave it out")
+        if not program and self.architecture is None:
+            raise ValueError(f"{self.path} holds weights alone; `architecture` must say what they belong to")
+
 
 class DropoutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every member is asked several times with its dropout left on (Gal and Ghahramani 2016). Which units fall depends
@@ -164,6 +172,11 @@ class CommitteeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: Annotated[str, Meta(pattern=r"^(cpu|cuda(:\d+)?)$", description="Where they compute.")] = "cpu"
     limits: Annotated[ChildLimits, Meta(description="Bounds of the child process.")] = ChildLimits()
     s3: Annotated[S3Server, Meta(description="The server behind `s3://` paths.")] = S3Server()
+
+    def __post_init__(self) -> None:
+        """ValueError where there is nobody to disagree."""
+        if self.voices < 2:
+            raise ValueError("one voice cannot disagree; name more members, or let `dropout` ask one several times")
 
     @property
     def passes(self) -> int:
