@@ -24,6 +24,7 @@ from alerting.sinks.log import Log
 from detectors.core import ColumnSpec, Detector, Scorer, Sequential
 from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.units import Bytes, Seconds, seconds_text
+from monitor.committee.options import CommitteeOptions
 from monitor.deadletters import DEAD_LETTERS, DeadLetterOptions, LocalDeadLetters
 from monitor.decode import DECODERS, Auto
 from monitor.event import Decoder, Schema
@@ -57,6 +58,15 @@ _EXAMPLE: dict[str, Any] = {
     "models[].columns[].name": "temperature",
     "models[].columns[].kind": "number",
     "models[].slices": {"young": {"column": "age", "below": 25}},
+    "models[].committee.members[].path": "s3://models/shelf.safetensors",
+    "models[].committee.members[].architecture.sizes": [2, 16, 3],
+    "models[].committee.members[].architecture.dropout": 0.1,
+    "models[].committee.members[].architecture.shape": [1, 8, 8],
+    "models[].committee.members[].architecture.channels": [8, 16],
+    "models[].committee.members[].architecture.classes": 3,
+    "models[].committee.members[].architecture.name": "shelf.models:Network",
+    "models[].committee.members[].architecture.inputs": 2,
+    "models[].committee.inputs": ["weight", "width"],
     "models[].model_server.url": "http://127.0.0.1:8080/metrics",
     "alerts.sinks[].urls": ["http://alertmanager:9093"],
     "alerts.sinks[].url": "https://hooks.example.org/drift",
@@ -188,7 +198,10 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampling: Annotated[SamplingOptions | None, Meta(description="Which events go to labelers; empty: none.")] = (
         SamplingOptions()
     )
-
+    committee: Annotated[
+        CommitteeOptions | None,
+        Meta(description="Models that driftd asks about each event itself; empty: none but what events bring."),
+    ] = None
     model_server: Annotated[
         ScrapeOptions | None,
         Meta(description="The model server's own metrics, watched as a model named `<name>.server`; empty: not read."),

@@ -126,6 +126,16 @@ class Meters:
         self.intake_requests = self._counter("intake_requests", "HTTP intake requests, by status.", "status")
         self.intake_bytes = self._counter("intake_bytes", "Bytes of bodies taken in over HTTP, as sent.")
         self.scrape_failures = self._counter("model_server_scrape_failures", "Scrapes of the model server that failed.")
+        self.committee_up = self._gauge("committee_up", "1 while a hosted committee is ready to be asked.", "model")
+        self.committee_loads = self._counter(
+            "committee_loads", "Times a hosted committee's child was started and loaded its models.", "model"
+        )
+        self.committee_refused = self._counter(
+            "committee_refused", "Times a hosted committee's files were not to be had or not to be used.", "model", "cause"
+        )
+        self.committee_missed = self._counter(
+            "committee_missed_events", "Events a hosted committee should have answered and did not.", "model"
+        )
         self.errors = self._counter("thread_errors", "Unforeseen errors at the top of a thread, by thread.", "thread")
 
         self._describe("build", "info", ("version", "python"), "Version of driftd and of Python.")
