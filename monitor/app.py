@@ -22,6 +22,7 @@ from alerting.deliver import Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
 from detectors.reference import Reference
+from monitor.committee.host import host_all, hosting
 from monitor.config import Config, LogOptions, exposed, kind_of
 from monitor.decode import Own
 from monitor.decode.times import parse_time
@@ -114,6 +115,8 @@ class App:
         self.meters = Meters(
             self.snapshot, silences=self.silences, columns=limits.shown_columns, label_values=limits.shown_words
         )
+        self._committees = host_all(config.models, root / "committee", self.meters)
+        self._models = plans(config, self._committees)
         references = References(self._models, store)
         self._judge = Judge(
             self._models,
@@ -254,6 +257,8 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         self._jobs.start()
+        for committee in self._committees.values():
+            committee.watch()
         for stage in self._stages():
             stage.start()
 
@@ -281,6 +286,8 @@ class App:
             clean &= stage.join(PATIENCE) and stage.error is None
         if clean:
             self._judging.settle(PATIENCE)
+        for committee in self._committees.values():
+            committee.close()
         self._jobs.shutdown()
         self._web.stop()
         self._dead.close()
@@ -348,8 +355,13 @@ def replay(config: Config, places: Sequence[str], out: TextIO) -> int:
     Windows close by event time alone, one thread does everything in order, and nothing outlives the run: twice the
     same input is twice the same output.
     """
-    models = plans(config)
-    store, exchange, meters = MemoryStore(), MemoryLog(), Meters()
+    meters = Meters()
+    with hosting(config.models, meters) as committees:
+        return _replay(config, places, out, plans(config, committees), meters)
+
+
+def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[str, Plan], meters: Meters) -> int:
+    store, exchange = MemoryStore(), MemoryLog()
     references = References(models, store)
     judge = Judge(
         models,

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from detectors.checks import DEFAULT_CHECKS
 from detectors.checks.evidence import EDetector
 from detectors.checks.quality import Constant, Missing
-from detectors.core import Scorer
+from detectors.core import ColumnSpec, Kind, Role, Scorer
+from detectors.scorers.committee import Committee
+from monitor.committee.host import Host
 from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
 from monitor.sampling import SamplingOptions
@@ -18,6 +20,7 @@ from monitor.scopes import SHARE, Scopes
 from monitor.watch import Check
 
 ANY = "default"  # what the model that takes every event is called
+MEMBERS = ColumnSpec("members", Kind.VECTOR, Role.DERIVED)
 SERVER_LEARNS = 3600.0  # seconds of scrapes that a server's reference is learned from
 _OF_SCOPES = (EDetector, Missing, Constant)  # a new word or a value out of range is told of all rows already
 
@@ -25,8 +28,9 @@ _OF_SCOPES = (EDetector, Missing, Constant)  # a new word or a value out of rang
 class Plan:
     """What `monitor.ingest` and `monitor.judge` ask of a model."""
 
-    def __init__(self, options: ModelOptions, window: float) -> None:
+    def __init__(self, options: ModelOptions, window: float, hosted: Host | None = None) -> None:
         self._options = options
+        self._hosted = hosted
         self._window = window
         self.name = options.name or ANY  # as metrics and alerts show it
         self.learn = options.reference.learn
@@ -38,8 +42,12 @@ class Plan:
         self.scopes = Scopes(options.slices or {}, options.versions)
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
-        """By name; the default ones depend on the columns there are."""
-        return self._options.scorers_of(schema)
+        """By name; the default ones depend on the columns there are. A hosted committee goes before them all."""
+        if self._hosted is None or any(spec.name == MEMBERS.name for spec in schema):
+            return self._options.scorers_of(schema)
+        found = self._options.scorers_of((*schema, MEMBERS))
+        told = {name: s for name, s in found.items() if isinstance(s, Committee) and not s.members}
+        return {"hosted": self._hosted, **found, **{name: replace(s, members=self._hosted.voices) for name, s in told.items()}}
 
     @cached_property
     def checks(self) -> Sequence[Check]:
@@ -81,13 +89,13 @@ def server_of(model: str) -> str:
     return f"{model}.server" if model else "server"
 
 
-def plans(config: Config) -> dict[str, Plan]:
+def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
     """By the name that events give, "" for the model that takes all others.
 
     A model whose server is scraped brings another one for what the server says.
     """
     window = config.window.size
-    found = {options.name: Plan(options, window) for options in config.models}
+    found = {options.name: Plan(options, window, hosted.get(options.name)) for options in config.models}
     for options in config.models:
         if options.model_server is not None:
             reference = ReferenceOptions(learn=max(100, round(SERVER_LEARNS / options.model_server.every)))
