@@ -131,7 +131,10 @@ class Meters:
             "committee_loads", "Times a hosted committee's child was started and loaded its models.", "model"
         )
         self.committee_refused = self._counter(
-            "committee_refused", "Times a hosted committee's files were not to be had or not to be used.", "model", "cause"
+            "committee_refused",
+            "Times a hosted committee's files were not to be had or not to be used.",
+            "model",
+            "cause",
         )
         self.committee_missed = self._counter(
             "committee_missed_events", "Events a hosted committee should have answered and did not.", "model"

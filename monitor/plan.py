@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -12,12 +13,14 @@ from detectors.checks.evidence import EDetector
 from detectors.checks.quality import Constant, Missing
 from detectors.core import ColumnSpec, Kind, Role, Scorer
 from detectors.scorers.committee import Committee
-from monitor.committee.host import Host
 from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
 from monitor.sampling import SamplingOptions
 from monitor.scopes import SHARE, Scopes
 from monitor.watch import Check
+
+if TYPE_CHECKING:
+    from monitor.committee.host import Host
 
 ANY = "default"  # what the model that takes every event is called
 MEMBERS = ColumnSpec("members", Kind.VECTOR, Role.DERIVED)
@@ -46,8 +49,11 @@ class Plan:
         if self._hosted is None or any(spec.name == MEMBERS.name for spec in schema):
             return self._options.scorers_of(schema)
         found = self._options.scorers_of((*schema, MEMBERS))
-        told = {name: s for name, s in found.items() if isinstance(s, Committee) and not s.members}
-        return {"hosted": self._hosted, **found, **{name: replace(s, members=self._hosted.voices) for name, s in told.items()}}
+        voices = self._hosted.voices
+        return {"hosted": self._hosted} | {
+            name: replace(scorer, members=voices) if isinstance(scorer, Committee) and not scorer.members else scorer
+            for name, scorer in found.items()
+        }
 
     @cached_property
     def checks(self) -> Sequence[Check]:

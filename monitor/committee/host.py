@@ -35,6 +35,7 @@ from monitor.committee.wire import (
     send,
 )
 from monitor.metrics import Meters
+from monitor.plan import ANY
 from monitor.store import write_atomically
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Host:
                 return np.zeros((len(rows), 0)), np.zeros(len(rows), np.bool_)
             parts.append(column.values.reshape(len(rows), -1))
         inputs: Floats = np.concatenate(parts, axis=1)
-        return inputs, np.isfinite(inputs).all(axis=1)
+        return inputs, np.asarray(np.isfinite(inputs).all(axis=1))
 
     def _ask(self, keys: Any, inputs: Floats) -> Floats | None:
         if os.getpid() != self._home:
@@ -168,7 +169,7 @@ class Host:
             try:
                 return child.ask(Rows(keys, inputs), Answers, self._options.limits.batch).members
             except (OSError, Undecodable) as error:
-                log.warning("the committee of model %s is ended: %s", self.model, error or type(error).__name__)
+                log.warning("the committee of model %s is ended: %s", self.model, _said(error))
                 self._drop()
                 return None
 
@@ -245,7 +246,7 @@ class Host:
             job = FetchJob(wanted, str(self._cache), options.limits.file, options.s3)
             fetched = child.ask(job, Fetched, options.limits.start)
         except (OSError, Undecodable) as error:
-            raise _Refused(Refusal("missing", f"fetching did not end well: {error or type(error).__name__}")) from error
+            raise _Refused(Refusal("missing", f"fetching did not end well: {_said(error)}")) from error
         finally:
             child.end()
         if fetched.refusal is not None:
@@ -266,7 +267,7 @@ class Host:
             loaded = child.ask(job, Loaded, limits.start)
         except (OSError, Undecodable) as error:
             child.end()
-            raise _Refused(Refusal("died", f"loading ended the process: {error or type(error).__name__}")) from error
+            raise _Refused(Refusal("died", f"loading ended the process: {_said(error)}")) from error
         if loaded.refusal is not None:
             child.end()
             raise _Refused(loaded.refusal)
@@ -301,12 +302,16 @@ class Host:
             self._told = refusal.text
 
 
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def host_all(models: Iterable[ModelOptions], root: Path, meters: Meters) -> dict[str, Host]:
     """The committees among these models by the model's name, loaded as far as they can be."""
     found = {}
     for model in models:
         if model.committee is not None:
-            shown = model.name or "default"
+            shown = model.name or ANY
             found[model.name] = Host(shown, model.committee, root / quote(shown, safe=""), meters)
             found[model.name].open()
     return found
