@@ -52,7 +52,8 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
     padded), ReLU and MaxPool2d (2), then Flatten, Dropout (only where `dropout` is over 0) and Linear."""
 
     shape: Annotated[
-        tuple[int, int, int], Meta(description="Channels, height and width that a row of inputs is folded into.")
+        tuple[Annotated[int, Meta(ge=1)], ...],
+        Meta(min_length=3, max_length=3, description="Channels, height, width that a row of inputs is folded into."),
     ]
     channels: Annotated[
         tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1, description="Channels behind each convolution.")
