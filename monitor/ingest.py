@@ -27,6 +27,7 @@ from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Reco
 from monitor.exchange import ENDED, Closed, Partial, to_bytes
 from monitor.join import Joiner
 from monitor.journal import deadly
+from monitor.labels import LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
 from monitor.scopes import Scopes
@@ -35,6 +36,7 @@ from monitor.windows import Rows, WindowOptions, advances, by_window, settle_tim
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+NO_LABELS: Mapping[str, LabelOptions] = {}
 PACED = 5.0  # seconds of arrival between looks at how fast event time passes
 _DEADLY = "reading it ended the process twice"
 
@@ -85,14 +87,20 @@ class _Stream:
         """Event time up to which everything has come, as far as its topics tell."""
         return min(self.newest.values(), default=-math.inf)
 
+    @property
+    def reached(self) -> float:
+        """The newest event time of all."""
+        return max(self.newest.values(), default=-math.inf)
+
 
 class _Lane:
-    __slots__ = ("arrived", "joiner", "offsets", "quiet", "save_first", "streams", "unsent")
+    __slots__ = ("arrived", "joiner", "offsets", "outcomes", "quiet", "save_first", "streams", "unsent")
 
     def __init__(self) -> None:
         self.offsets: dict[str, int] = {}  # next offset by topic
         self.streams: dict[str, _Stream] = {}
         self.joiner = Joiner()
+        self.outcomes: dict[str, Outcomes] = {}  # of each model whose labels are joined
         self.unsent: list[bytes] = []
         self.save_first = False
         self.quiet: float | None = None  # clock time since when nothing came
@@ -139,11 +147,16 @@ class _SavedLane(msgspec.Struct, frozen=True):
     offsets: dict[str, int]
     streams: dict[str, _SavedStream]
     joiner: Any
+    outcomes: dict[str, Any]
     unsent: list[bytes]
 
 
 class Ingest:
-    """Stage 1 over one source. `models` by name; the model named "" takes the events of every other name."""
+    """Stage 1 over one source. `models` by name; the model named "" takes the events of every other name.
+
+    `labels` of those whose late labels are joined to their predictions; the rows that come of it go to the model
+    `outcomes_of` each, which is among `models`, too.
+    """
 
     def __init__(
         self,
@@ -151,6 +164,7 @@ class Ingest:
         *,
         decoder: Decoder,
         models: Mapping[str, Model],
+        labels: Mapping[str, LabelOptions] = NO_LABELS,
         options: WindowOptions,
         references: Callable[[str], Reference | None],
         send: Callable[[Sequence[bytes]], object],
@@ -162,6 +176,8 @@ class Ingest:
         self.name = name
         self._decoder = decoder
         self._models = models
+        self._labels = labels
+        self._fed = [name for name in models if name not in map(outcomes_of, labels)]  # by events of their own
         self._options = options
         self._find_reference = references
         self._send, self._save, self._load = send, save, load
@@ -197,11 +213,11 @@ class Ingest:
 
     def _route(self, name: str) -> str | None:
         """The model that takes events of this name: of that name, or the one that takes all, or the only one."""
-        if name in self._models:
+        if name in self._fed:
             return name
-        if "" in self._models:
+        if "" in self._fed:
             return ""
-        return next(iter(self._models)) if not name and len(self._models) == 1 else None
+        return self._fed[0] if not name and len(self._fed) == 1 else None
 
     def schemas(self) -> Mapping[str, Schema]:
         """Schemas of the models whose reference is known."""
@@ -223,8 +239,7 @@ class Ingest:
                 self._refuse(partition, by_offset[bad.offset], bad)
         if decoded.cut:
             self._meters.cut_events.labels(self.name).inc(decoded.cut)
-        if decoded.labels:
-            self._count_labels(decoded.labels)
+        labels = self._labels_by_model(lane, decoded.labels)
         batches = {model: [batch] for model, batch in decoded.batches.items()}
         events = decoded.events
         if decoded.halves:
@@ -233,11 +248,13 @@ class Ingest:
             model = self._known(partition, records, name, (int(o) for b in parts for o in b.offsets))
             if model is not None:
                 for batch in parts:
-                    self._take_rows(lane, partition, model, batch, records)
+                    self._take_rows(lane, partition, model, batch, records, labels.pop(model, ()))
         for name, found in events.items():
             model = self._known(partition, records, name, (e.offset for e in found))
             if model is not None:
                 self._take_events(lane, partition, model, found, records)
+        for model, rest in labels.items():
+            lane.outcomes[model].hold(rest, np.full(len(rest), self._stream(lane, model).reached))
         newest = max((s.mark for s in lane.streams.values()), default=math.nan)
         self._skew = lane.arrived - newest
         self._pace.see(lane.arrived, newest)
@@ -293,9 +310,16 @@ class Ingest:
         self._meters.bad.labels(self.name, bad.cause).inc()
         self._set_aside(partition, record, bad)
 
-    def _count_labels(self, labels: Sequence[Label]) -> None:
+    def _labels_by_model(self, lane: _Lane, labels: Sequence[Label]) -> dict[str, Sequence[Label]]:
+        """Those that are joined, by the model that they are for."""
+        found: dict[str, list[Label]] = {}
         for label in labels:
-            self._meters.labels.labels(self._route(label.model) or "").inc()
+            found.setdefault(self._route(label.model) or "", []).append(label)
+        for model, some in found.items():
+            self._meters.labels.labels(model).inc(len(some))
+        if found:  # which rows came before a label of another topic depends on how the topics were polled
+            lane.save_first |= len(lane.offsets) > 1
+        return {model: some for model, some in found.items() if model in lane.outcomes}
 
     def _pair(
         self,
@@ -325,33 +349,51 @@ class Ingest:
             stream = lane.streams[model] = _Stream()
         return stream
 
-    def _take_rows(self, lane: _Lane, partition: Partition, model: str, batch: Batch, records: Sequence[Raw]) -> None:
+    def _take_rows(
+        self,
+        lane: _Lane,
+        partition: Partition,
+        model: str,
+        batch: Batch,
+        records: Sequence[Raw],
+        labels: Sequence[Label],
+    ) -> None:
         def add(into: dict[int, _Window], number: int, rows: slice | Ints) -> None:
-            window = into.get(number)
-            if window is None:
-                window = into[number] = _Window(partition)
-            part = batch.take(rows)
-            window.rows += len(part)
-            for block in window.waiting.add(part):
-                self._count(model, window, block)
+            self._add_rows(lane, partition, model, into, number, batch.take(rows))
 
         batch.times = self._settled(lane, partition, model, batch.times, batch.offsets, records)
+        if labels:
+            reached = np.maximum.accumulate(np.append(self._stream(lane, model).reached, batch.times))
+            before = np.searchsorted(batch.offsets, [label.offset for label in labels])
+            lane.outcomes[model].hold(labels, reached[before])
         self._distribute(lane, partition, model, batch.times, add)
+
+    def _add_rows(
+        self, lane: _Lane, origin: Partition, model: str, into: dict[int, _Window], number: int, rows: Batch
+    ) -> None:
+        window = into.get(number)
+        if window is None:
+            window = into[number] = _Window(origin)
+        window.rows += len(rows)
+        for block in window.waiting.add(rows):
+            self._keep(lane, model, self._count(model, window, block))
+
+    def _add_event(self, origin: Partition, model: str, into: dict[int, _Window], number: int, event: Event) -> None:
+        window = into.setdefault(number, _Window(origin))
+        window.rows += 1
+        if len(window.events) < self._models[model].learn:
+            window.events.append(event)
 
     def _take_events(
         self, lane: _Lane, partition: Partition, model: str, events: Sequence[Event], records: Sequence[Raw]
     ) -> None:
-        most = self._models[model].learn
         offsets = np.array([e.offset for e in events], np.int64)
         times = self._settled(lane, partition, model, np.array([e.time for e in events], np.float64), offsets, records)
 
         def add(into: dict[int, _Window], number: int, rows: slice | Ints) -> None:
-            window = into.setdefault(number, _Window(partition))
             for i in np.arange(len(events))[rows].tolist():
-                window.rows += 1
-                if len(window.events) < most:
-                    events[i].time = float(times[i])
-                    window.events.append(events[i])
+                events[i].time = float(times[i])
+                self._add_event(partition, model, into, number, events[i])
 
         self._distribute(lane, partition, model, times, add)
 
@@ -413,7 +455,8 @@ class Ingest:
             for number, some in by_window(windows, rows):
                 add(stream.late, number, some)
 
-    def _count(self, model: str, window: _Window, block: Batch) -> None:
+    def _count(self, model: str, window: _Window, block: Batch) -> Batch:
+        """The rows with the scorers' columns, counted."""
         reference, plan = self._references[model], self._models[model]
         rows = scored(block, self._scorers[model], reference.fitted)
         if window.profile is None:
@@ -427,24 +470,48 @@ class Ingest:
             if window.draw is None:
                 window.draw = Draw(plan.sampling.most, plan.sampling.seed)
             offer(window.draw, rows, reference.profile, plan.sampling, window.origin)
+        return rows
+
+    def _keep(self, lane: _Lane, model: str, rows: Batch) -> None:
+        if model in lane.outcomes:
+            lane.outcomes[model].keep(rows)
 
     def _close(self, number: int, lane: _Lane, model: str, stream: _Stream, below: int) -> None:
         """Closes the stream's windows under `below`; late rows so far leave with them."""
         if stream.below is not None and below <= stream.below:
             return
         partials = [
-            self._finish(model, stream.open.pop(number_), number_, late=False)
+            self._finish(lane, model, stream.open.pop(number_), number_, late=False)
             for number_ in sorted(n for n in stream.open if n < below)
         ]
-        partials += [self._finish(model, window, n, late=True) for n, window in sorted(stream.late.items())]
+        partials += [self._finish(lane, model, window, n, late=True) for n, window in sorted(stream.late.items())]
         stream.late.clear()
         stream.below = below
         self._say(number, lane, model, stream, partials)
+        if model in lane.outcomes:
+            self._close_outcomes(number, lane, model, below)
 
-    def _finish(self, model: str, window: _Window, number: int, *, late: bool) -> Partial:
+    def _close_outcomes(self, number: int, lane: _Lane, model: str, below: int) -> None:
+        """Joins the labels that came before the windows under `below` ended, and closes these for what comes of it."""
+        size, joiner, name = self._options.size, lane.outcomes[model], outcomes_of(model)
+        stream, origin = self._stream(lane, name), Partition(name, number)
+        since = below - 1 if stream.below is None else stream.below
+        events = joiner.join(below * size, since * size)
+        if events and name in self._references:
+            batch = to_batch(events, self._references[name].schema)
+            for window, rows in by_window(np.floor(batch.times / size).astype(np.int64)):
+                self._add_rows(lane, origin, name, stream.open, window, batch.take(rows))
+        else:
+            for event in events:
+                self._add_event(origin, name, stream.open, math.floor(event.time / size), event)
+        for became, count in joiner.take_counts().items():
+            self._meters.outcomes.labels(model, became).inc(count)
+        self._close(number, lane, name, stream, below)
+
+    def _finish(self, lane: _Lane, model: str, window: _Window, number: int, *, late: bool) -> Partial:
         rest = window.waiting.rest()
         if rest is not None:
-            self._count(model, window, rest)
+            self._keep(lane, model, self._count(model, window, rest))
         profile = None if window.profile is None else window.profile.encode()
         scopes = {name: part.encode() for name, part in window.scopes.items()}
         return Partial(number, window.rows, profile, window.events, window.draw, late, scopes)
@@ -496,7 +563,11 @@ class Ingest:
         """Clock time at which `tick` may next have something to close."""
         options = self._options
         if not self._live:
-            unfinished = [n for n in self._lanes.values() if any(s.open or s.late for s in n.streams.values())]
+            unfinished = [
+                lane
+                for lane in self._lanes.values()
+                if any(s.open or s.late for s in lane.streams.values()) or any(o.fresh for o in lane.outcomes.values())
+            ]
             return min((lane.quiet + options.grace for lane in unfinished if lane.quiet is not None), default=math.inf)
         behind = options.lateness + options.idle
         return (math.floor((now - behind) / options.size) + 1) * options.size + behind
@@ -522,7 +593,7 @@ class Ingest:
             if lane.quiet is None:
                 lane.quiet = now
             silent = now - lane.quiet
-            for model in self._models:
+            for model in self._fed:
                 stream = self._stream(lane, model)
                 below = stream.below
                 if ended:
@@ -536,9 +607,21 @@ class Ingest:
                 if begun and below is not None and (stream.below is None or below > stream.below):
                     lane.save_first = True
                     self._close(number, lane, model, stream, below)
+                self._close_last_labels(number, lane, model, ended=ended, silent=silent)
                 if ended:
                     self._say(number, lane, model, stream, [], ENDED)
             self._flush(number, lane)
+
+    def _close_last_labels(self, number: int, lane: _Lane, model: str, *, ended: bool, silent: float) -> None:
+        """Labels that come after the last event do not wait for another one."""
+        if model not in lane.outcomes:
+            return
+        stream = self._stream(lane, outcomes_of(model))
+        if lane.outcomes[model].fresh and stream.below is not None and (ended or silent >= self._options.grace):
+            lane.save_first = True
+            self._close_outcomes(number, lane, model, stream.below + 1)
+        if ended:
+            self._say(number, lane, outcomes_of(model), stream, [], ENDED)
 
     def _streams_of(self, model: str) -> list[_Stream]:
         return [lane.streams[model] for lane in self._lanes.values() if model in lane.streams]
@@ -557,7 +640,7 @@ class Ingest:
         lane = self._lanes.get(partition.number)
         if lane is None:
             data = self._load(self._lane_name(partition.number))
-            lane = _Lane() if data is None else self._load_lane(data)
+            lane = self._new_lane() if data is None else self._load_lane(data)
             self._lanes[partition.number] = lane
             for model in self._models:
                 stream = self._stream(lane, model)
@@ -565,6 +648,13 @@ class Ingest:
                     self._say(partition.number, lane, model, stream, [])
             self._flush(partition.number, lane)
         return lane.offsets.get(partition.topic)
+
+    def _new_lane(self) -> _Lane:
+        lane = _Lane()
+        lane.outcomes = {
+            model: Outcomes(options, partial(self._references.get, model)) for model, options in self._labels.items()
+        }
+        return lane
 
     def drop(self, partition: Partition) -> None:
         """Forgets the lane; its last checkpoint is the truth."""
@@ -594,11 +684,12 @@ class Ingest:
                 for number_, window in some.items()
             ]
             streams[model] = _SavedStream(stream.newest, stream.below, stream.serial, windows)
-        blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), lane.unsent)
+        outcomes = {model: joiner.state() for model, joiner in lane.outcomes.items()}
+        blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), outcomes, lane.unsent)
         self._save(self._lane_name(number), encode(blob))
 
     def _load_lane(self, data: bytes) -> _Lane:
-        lane = _Lane()
+        lane = self._new_lane()
         try:
             saved = decode(data, _SavedLane)
         except Undecodable as error:
@@ -607,6 +698,9 @@ class Ingest:
         lane.offsets = saved.offsets
         lane.unsent = saved.unsent
         lane.joiner = Joiner.restore(saved.joiner)
+        for model, joiner in lane.outcomes.items():
+            if model in saved.outcomes:
+                joiner.restore(saved.outcomes[model])
         for model, held in saved.streams.items():
             if model not in self._models:
                 continue

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -61,6 +61,11 @@ class LabelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+def outcomes_of(model: str) -> str:
+    """Name under which the outcomes of a model's labels are watched."""
+    return f"{model}.labels" if model else "labels"
+
+
 class _Held(msgspec.Struct, array_like=True):
     """A label that is not joined yet."""
 
@@ -75,35 +80,44 @@ class _Saved(msgspec.Struct, frozen=True):
     limit: int
     newest: float
     held: list[_Held]
+    fresh: bool
+    counts: dict[str, int]
 
 
 class Outcomes:
     """Predictions of a model in a lane, and the labels that came for them.
 
-    `counts` since it was last emptied, by what became of labels: joined, repeated (the same again), corrected (another
+    Labels are counted by what became of them: joined, repeated (the same again), corrected (another
     one: the kept row is set right, what was judged stays), unknown (no prediction is kept under this id), thinned (its
     id is beyond the share that is kept), lost (more waited than predictions may be kept); and `expired`, predictions
     that no label came for.
     """
 
-    def __init__(self, options: LabelOptions, reference: Reference | None) -> None:
+    def __init__(self, options: LabelOptions, reference: Callable[[], Reference | None]) -> None:
         self._options = options
+        self._reference = reference  # the model's, None while it is being learned
         self._rows = np.zeros(0, _ROW)  # ascending by key
         self._limit = _ALL  # keys under it are kept
         self._newest = -math.inf
         self._held: list[_Held] = []
-        self.counts: Counter[str] = Counter()
-        self.reference = reference
+        self._counts: Counter[str] = Counter()
+        self._fresh = False
 
     @property
-    def waiting(self) -> float:
-        """Stamp of the newest label that is not joined yet, -inf without any."""
-        return max((held.stamp for held in self._held), default=-math.inf)
+    def fresh(self) -> bool:
+        """Whether labels came since the last were joined."""
+        return self._fresh
+
+    def take_counts(self) -> dict[str, int]:
+        """What became of labels since the last call."""
+        taken, self._counts = self._counts, Counter()
+        return +taken
 
     def hold(self, labels: Sequence[Label], stamps: Floats) -> None:
         """Takes labels in, each with the lane's event time at its place among the records."""
+        self._fresh = True
         room = max(self._options.keep - len(self._held), 0)
-        self.counts["lost"] += len(labels[room:])
+        self._counts["lost"] += len(labels[room:])
         self._held += [
             _Held(label.id, label.label, label.value, stamp)
             for label, stamp in zip(labels[:room], stamps.tolist(), strict=False)
@@ -129,7 +143,7 @@ class Outcomes:
         new = new[np.unique(new["key"], return_index=True)[1]]
         both = np.concatenate([self._rows, new])
         stale = both["time"] < self._newest - self._options.expire
-        self.counts["expired"] += int((stale & (both["truth"] == 0) & np.isnan(both["target"])).sum())
+        self._counts["expired"] += int((stale & (both["truth"] == 0) & np.isnan(both["target"])).sum())
         both = both[~stale]
         both = both[np.argsort(both["key"], kind="stable")]
         if len(both) > self._options.keep:
@@ -145,6 +159,7 @@ class Outcomes:
         A row's time is when its label came, or `since` where that is later: the window of then is closed.
         """
         due = [held for held in self._held if held.stamp < until]
+        self._fresh = len(due) < len(self._held)
         if not due:
             return []
         keys = keys_of([held.id for held in due])
@@ -159,11 +174,11 @@ class Outcomes:
                 if event is not None:
                     events.append(event)
             elif key >= self._limit:
-                self.counts["thinned"] += 1
+                self._counts["thinned"] += 1
             elif held.stamp >= self._newest - _WAITS:
                 kept.append(held)
             else:
-                self.counts["unknown"] += 1
+                self._counts["unknown"] += 1
         self._held = kept
         return events
 
@@ -171,15 +186,15 @@ class Outcomes:
         truth, target = _hash(word(held.label)), _number(held.value)
         old, old_target = int(row["truth"]), float(row["target"])
         if not truth and math.isnan(target):
-            self.counts["unknown"] += 1
+            self._counts["unknown"] += 1
             return None
         if old or not math.isnan(old_target):
             same = truth == old and (np.float32(target) == row["target"] or math.isnan(target))
-            self.counts["repeated" if same else "corrected"] += 1
+            self._counts["repeated" if same else "corrected"] += 1
             row["truth"], row["target"] = truth, target
             return None
         row["truth"], row["target"] = truth, target
-        self.counts["joined"] += 1
+        self._counts["joined"] += 1
         right = math.nan if not truth or not row["answer"] else float(truth == row["answer"])
         surprise = right - float(row["expected"])
         side = int(row["side"])
@@ -209,26 +224,28 @@ class Outcomes:
     @property
     def _scale(self) -> float:
         """Standard deviation of the reference's answers, NaN where they are no numbers."""
-        if self.reference is None or "value" not in self.reference.layout.numbers:
+        reference = self._reference()
+        if reference is None or "value" not in reference.layout.numbers:
             return math.nan
-        spread: Floats = self.reference.profile.variance
-        return math.sqrt(spread[self.reference.layout.numbers.index("value")])
+        return math.sqrt(reference.profile.variance[reference.layout.numbers.index("value")])
 
     def _side(self, answers: Any) -> Any:
         """Of two classes 1 where the second was answered and -1 elsewhere; 0 where there are more."""
-        fitted = None if self.reference is None else self.reference.fitted.get("outcome")
+        reference = self._reference()
+        fitted = None if reference is None else reference.fitted.get("outcome")
         classes = [] if fitted is None else fitted["words"]
         return np.where(answers == _hash(classes[1]), 1, -1) if len(classes) == 2 else 0
 
     def state(self) -> Any:
         """All of it as plain data."""
-        return _Saved(self._rows.view(np.uint8), self._limit, self._newest, self._held)
+        return _Saved(self._rows.view(np.uint8), self._limit, self._newest, self._held, self._fresh, dict(self._counts))
 
     def restore(self, state: Any) -> None:
         """Goes on from a state. msgspec.ValidationError when it was none."""
         saved = msgspec.convert(state, _Saved)
         self._rows = saved.rows.view(_ROW)
         self._limit, self._newest, self._held = saved.limit, saved.newest, saved.held
+        self._fresh, self._counts = saved.fresh, Counter(saved.counts)
 
 
 def _hash(text: str | None) -> int:

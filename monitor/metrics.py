@@ -84,6 +84,13 @@ class Meters:
             "cut_events", "Events with more fields than are read of one; the first were.", "source"
         )
         self.labels = self._counter("late_labels", "Labels that came back for earlier events.", "model")
+        self.outcomes = self._counter(
+            "label_outcomes",
+            "What became of late labels: joined, repeated, corrected, unknown (no prediction is kept under the id), "
+            "thinned (beyond the share of ids that is kept), lost; and predictions expired without one.",
+            "model",
+            "outcome",
+        )
         self.lost_partials = self._counter(
             "lost_partials", "Parts of windows that could not be read, or were counted on another reference."
         )
