@@ -11,8 +11,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from detectors.checks.events import Ddm, Eddm, HddmA, HddmW, Kswin
 from detectors.checks.evidence import EDetector
+from detectors.checks.conversion import Unit
+from detectors.checks.joint import DomainClassifier, Mmd
 from detectors.checks.level import Level, Quantile
+from detectors.checks.performance import Calibration, Performance
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
 from detectors.checks.sequential import Adwin, PageHinkley
 from detectors.checks.shift import ChiSquare, Hellinger, JensenShannon, Ks, LInfinity, Psi, Wasserstein
@@ -20,6 +24,7 @@ from detectors.checks.volume import Volume
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
 from detectors.scorers.novelty import Novelty
+from detectors.scorers.outcome import Outcome
 from detectors.scorers.text import Text
 from detectors.scorers.uncertainty import Uncertainty
 
@@ -30,6 +35,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "committee": Committee,
     "text": Text,
     "novelty": Novelty,
+    "outcome": Outcome,
 }
 
 DETECTORS: dict[str, type[Detector | Sequential]] = {
@@ -47,11 +53,21 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "wasserstein": Wasserstein,
     "ks": Ks,
     "chi_square": ChiSquare,
+    "unit": Unit,
     "level": Level,
     "quantile": Quantile,
+    "performance": Performance,
+    "calibration": Calibration,
+    "mmd": Mmd,
+    "domain_classifier": DomainClassifier,
     "e_detector": EDetector,
     "adwin": Adwin,
     "page_hinkley": PageHinkley,
+    "kswin": Kswin,
+    "ddm": Ddm,
+    "eddm": Eddm,
+    "hddm_a": HddmA,
+    "hddm_w": HddmW,
 }
 
 
@@ -105,4 +121,6 @@ def default_scorers(schema: Sequence[ColumnSpec]) -> dict[str, Scorer]:
         found["committee"] = Committee()
     if Kind.TEXT in kinds.values():
         found["text"] = Text()
+    if kinds.get("label") is Kind.CATEGORY and any(spec.role is Role.TRUTH for spec in schema):
+        found["outcome"] = Outcome()
     return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from detectors.core import Finding, Floats, Ints, Scores
 from detectors.many import Correction, adjusted
+from detectors.checks.naming import name_change
 from detectors.profile import Layout, Profile
 
 Alpha = Annotated[
@@ -159,14 +160,16 @@ _MARKS = (("median", 0.5), ("5 % quantile", 0.05), ("95 % quantile", 0.95))
 
 
 def moved_number(current: Profile, reference: Profile, f: int) -> Words:
-    """What moved in a number column: its mean, or a quantile that moved over twice as far."""
+    """What moved in a number column: its mean, or a quantile that moved over twice as far; and what that is called."""
     name = current.layout.numbers[f]
     changes = [("mean", float(reference.mean[f]), float(current.mean[f]))]
     changes += [(mark, reference.quantile(name, q), current.quantile(name, q)) for mark, q in _MARKS]
     mean, far = changes[0], max(changes[1:], key=lambda c: abs(c[2] - c[1]))
     what, before, after = far if abs(far[2] - far[1]) > 2 * abs(mean[2] - mean[1]) else mean
     text = f"{name} moved: its {what} went from {value_text(before)} to {value_text(after)}"
-    return Words(text, {"statistic": what, "before": before, "after": after})
+    facts: dict[str, float | str] = {"statistic": what, "before": before, "after": after}
+    naming = name_change(current, reference, name)
+    return Words(text, facts) if naming is None else Words(f"{text}; {naming.text}", facts | naming.facts)
 
 
 def moved_word(layout: Layout, c: int, now: Ints, was: Ints) -> Words:
