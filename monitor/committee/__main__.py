@@ -55,7 +55,6 @@ def _confine(memory: int) -> None:
     """Its own memory, not its address space: torch's CUDA libraries map 3 GB that are never touched."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.nice(5)
 
 

@@ -40,7 +40,7 @@ class Dropout:
 
     def set(self, keys: Keys | None, turn: int = 0) -> None:
         """Rows by their events' keys, asked for the `turn`-th time; None turns dropout off."""
-        self._keys = None if keys is None else _mixed(keys + np.uint64(turn) * _STEP)
+        self._keys = None if keys is None else _mixed(keys + np.uint64(turn * int(_STEP) % 2**64))
 
     def layer(self) -> int:
         """A number for one more layer."""

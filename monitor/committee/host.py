@@ -22,6 +22,7 @@ from detectors.core import Batch, Column, Floats, Kind, Mask, vector
 from detectors.encode import Undecodable, decode, encode
 from monitor.committee.options import CommitteeOptions
 from monitor.committee.wire import (
+    BATCH,
     Answers,
     Fetched,
     FetchJob,
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 256  # rows asked at once; `limits.batch` is for as many
 TICK = 0.5  # seconds between looks whether the child lives
 LONGEST_BACKOFF = 60.0  # seconds between starts of a child that keeps dying
 SETTLED = 60.0  # seconds a child lives before its death counts as the first

@@ -17,16 +17,14 @@ from monitor.committee.dropout import Dropout, Keys
 from monitor.committee.exported import Program
 from monitor.committee.fetch import Unusable
 from monitor.committee.options import Architecture
-from monitor.committee.wire import Member, ScoreJob
-
-TOGETHER = 64  # rows of a forward, always as many: kernels chosen by the number of rows would differ in the last bits
+from monitor.committee.wire import BATCH, Member, ScoreJob
 
 
 class _Voice(NamedTuple):
     forward: Callable[[Any], Any]
     dropout: Dropout
     inputs: int  # numbers in a row
-    rows: int  # of one forward
+    rows: int  # of one forward, always as many: kernels chosen by the number of rows differ in the last bits
     logits: bool
 
 
@@ -38,7 +36,6 @@ class Committee:
         import torch
 
         torch.set_num_threads(job.threads)
-        torch.use_deterministic_algorithms(mode=True, warn_only=True)
         self._passes, self._device = job.passes, job.device
         self._voices: list[_Voice] = []
         self.inputs = self.classes = 0
@@ -94,7 +91,7 @@ class Committee:
             turns = []
             for turn in range(self._passes):
                 voice.dropout.set(padded if self._passes > 1 else None, turn)
-                torch.manual_seed(0)  # for members that draw at random by themselves
+                torch.default_generator.manual_seed(0)  # for members that draw at random by themselves
                 with torch.inference_mode():
                     turns.append(_matrix(voice.forward(rows), voice.rows)[: len(some)])
             parts.append(np.concatenate([chances(turn, voice.logits) for turn in turns], axis=1))
@@ -114,14 +111,14 @@ def _loaded(member: Member, data: bytes, device: str) -> _Voice:
     dropout = Dropout()
     if member.path.endswith(".pt2"):
         program = Program(_archive(data), device, dropout)
-        return _Voice(program, dropout, program.inputs, program.rows or TOGETHER, member.logits)
+        return _Voice(program, dropout, program.inputs, program.rows or BATCH, member.logits)
     architecture = member.architecture
     if architecture is None:
         raise Unusable("unfit", "weights need an `architecture`")
     weights = _safetensors(data) if member.path.endswith(".safetensors") else _state_dict(data)
     module = _network(architecture, weights)
     dropout.hook(module)
-    return _Voice(module.to(device), dropout, architecture.inputs, TOGETHER, member.logits)
+    return _Voice(module.to(device), dropout, architecture.inputs, BATCH, member.logits)
 
 
 def _network(architecture: Architecture, weights: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from monitor.store import S3Server
 
 T = TypeVar("T")
 
+BATCH = 256  # rows asked at once
 LARGEST = 1 << 28  # bytes of a message: 256 rows of a hundred thousand numbers
 
 
