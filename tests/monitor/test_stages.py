@@ -26,7 +26,7 @@ from monitor.judge import Effects, Judge
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions
-from monitor.scopes import Scopes
+from monitor.scopes import Scopes, Slice
 from monitor.store import MemoryStore
 from monitor.watch import Check
 from monitor.windows import WindowOptions
@@ -46,6 +46,18 @@ class Recorder:
         return Scores((), np.zeros(0))
 
 
+class PartsRecorder:
+    """The same of the parts of the rows, which it cannot tell apart."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[int, bytes]] = set()
+
+    def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
+        if current.rows:
+            self.seen.add((int(current.first // 10), current.encode()))
+        return Scores((), np.zeros(0))
+
+
 class Plan:
     """A configured model as the stages see it."""
 
@@ -53,12 +65,12 @@ class Plan:
     learn = 100
     dataset = "shelf"
     declared = None
-    scopes = Scopes()
-    scope_checks: Sequence[Check] = ()
+    scopes = Scopes({"left": Slice("side", equals="left")}, versions=2)
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, parts: PartsRecorder) -> None:
         self.checks = [Check("recorder", recorder)]
+        self.scope_checks = [Check("recorder", parts)]
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
         return default_scorers(schema)
@@ -70,6 +82,7 @@ def event(i: int, time: float, rng: random.Random) -> dict[str, Any]:
         "id": f"e{i}",
         "time": time,
         "model": "shelf",
+        "version": str(1 + int(time - START) // 60),
         "inputs": {"weight": rng.gauss(10, 2), "side": rng.choice(["left", "right"])},
         "outputs": {"label": "a" if p > 0.5 else "b", "scores": [p, 1 - p]},
     }
@@ -95,7 +108,7 @@ def reference() -> Reference:
     for i in range(500):
         said = event(i, START, rng)
         events.append(
-            Event(id=said["id"], time=START, inputs=said["inputs"], label=said["outputs"]["label"],
+            Event(id=said["id"], time=START, version="0", inputs=said["inputs"], label=said["outputs"]["label"],
                   scores=said["outputs"]["scores"])
         )  # fmt: skip
     schema = infer(events)
@@ -111,7 +124,7 @@ class Pair:
         self.reference = reference
         self.exchange, self.store = MemoryLog(), MemoryStore()
         self.partitions = [Partition("t", k) for k in range(partitions)]
-        self.recorder = Recorder()
+        self.recorder, self.parts = Recorder(), PartsRecorder()
         self.tasks: set[str] = set()
         self.dead: list[Bad] = []
         self.rng = random.Random(seed)
@@ -119,7 +132,7 @@ class Pair:
         self.start()
 
     def start(self) -> None:
-        plan, meters = Plan(self.recorder), Meters()
+        plan, meters = Plan(self.recorder, self.parts), Meters()
         self.ingest = Ingest(
             "s", decoder=Own().open(), models={"shelf": plan},
             options=WindowOptions(size=10.0, lateness=2.0),
@@ -188,6 +201,8 @@ def test_a_run_with_crashes_judges_what_an_undisturbed_one_judges(reference: Ref
     stormy.run(source, crashes=0.2)
     assert totals(calm) == totals(stormy)
     assert calm.judged == stormy.judged  # bit for bit: counts, sums, samples
+    assert calm.parts.seen == stormy.parts.seen
+    assert len(calm.parts.seen) > 1.5 * len(calm.judged)  # the slice, and the versions there is room for
     assert calm.tasks == stormy.tasks
     assert totals(calm)[0] == 400
 
