@@ -8,9 +8,14 @@ between them, which is how one promise covers all columns of a model.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from detectors.core import Floats
+import msgspec
+import numpy as np
+
+from detectors.core import Floats, Ints
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Evidence(Protocol):
@@ -35,3 +40,20 @@ class Evidence(Protocol):
 
     def relearn(self, state: Any, columns: Any) -> Any:
         """The same, and what `columns` are from now on is learned anew as their normal: a later change is a new one."""
+
+
+def grafted(state: T, columns: Ints, fresh: T) -> T:
+    """The state with `columns` (k,) taken from a fresh one of k columns.
+
+    For states that are structs of arrays, nested at will, in which the last axis of every array is the column.
+    """
+    found = {}
+    for name in state.__struct_fields__:
+        old, new = getattr(state, name), getattr(fresh, name)
+        if isinstance(old, np.ndarray):
+            whole = old.copy()
+            whole[..., columns] = new
+            found[name] = whole
+        else:
+            found[name] = grafted(old, columns, new)
+    return type(state)(**found)

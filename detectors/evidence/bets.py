@@ -121,12 +121,6 @@ class Bets(msgspec.Struct, frozen=True, dict=True):
         """Nothing won, nothing learned."""
         return Stakes(np.zeros((len(self._shares), columns)), np.full((BARS, columns), 1 / BARS))
 
-    def restart(self, stakes: Stakes, columns: Ints) -> Stakes:
-        """The stakes of these columns thrown away."""
-        held, bars = stakes.held.copy(), stakes.bars.copy()
-        held[:, columns], bars[:, columns] = 0.0, 1 / BARS
-        return Stakes(held, bars)
-
     def step(
         self, stakes: Stakes, sides: Ints, u: Floats, cell: Ints, width: Floats, time: Floats
     ) -> tuple[Stakes, Floats]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.core import Floats, Ints, Mask
+from detectors.evidence import grafted
 from detectors.evidence.bets import by_gain
 
 ODDS = (0.6, 1.25, 1.8, 4.0, 50.0)  # the odds bet on, over those seen so far; the last for what has never been
@@ -82,10 +83,8 @@ class Binary(msgspec.Struct, frozen=True):
     def restart(self, state: Rate, columns: Ints) -> Rate:
         held = state.held.copy()
         held[:, columns] = 0.0
-        return Rate(state.rows, state.ones, state.sides, held)
+        return msgspec.structs.replace(state, held=held)
 
     def relearn(self, state: Rate, columns: Ints) -> Rate:
         """The counts begin at nothing."""
-        rows, ones = state.rows.copy(), state.ones.copy()
-        rows[columns] = ones[columns] = 0
-        return self.restart(Rate(rows, ones, state.sides, state.held), columns)
+        return grafted(state, columns, self.fit(np.zeros((0, len(columns))), state.sides[columns]))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.core import Floats, Ints
+from detectors.evidence import grafted
 from detectors.evidence.bets import Stakes
-from detectors.evidence.ranks import BETS, BLOCK, CELLS, part_for_cells, rank
+from detectors.evidence.ranks import BETS, BLOCK, CELLS, counted, part_for_cells, rank
 
 NONE = -9.0  # code of no word
 
@@ -20,8 +21,8 @@ NONE = -9.0  # code of no word
 class Shares(msgspec.Struct, frozen=True):
     """What is known of category columns, and what has been won on them."""
 
-    words: NDArray[np.float64]  # (columns, CELLS - 1) codes with a cell of their own, padded with NONE
-    counts: NDArray[np.int64]  # (columns, CELLS), of the reference and every row since; the last is all other words
+    words: NDArray[np.float64]  # (CELLS - 1, columns) codes with a cell of their own, padded with NONE
+    counts: NDArray[np.int64]  # (CELLS, columns), of the reference and every row since; last, all other words
     stakes: Stakes
 
 
@@ -37,11 +38,8 @@ class Category(msgspec.Struct, frozen=True):
         """A quarter of the rows, at least 50, names the words; the others are the first counts."""
         m, columns = rows.shape
         cutting = part_for_cells(m)
-        words = np.array([_commonest(rows[:cutting, f]) for f in range(columns)]).reshape(columns, CELLS - 1)
-        cell = _cells(words, rows[cutting:])
-        flat = (cell + CELLS * np.arange(columns))[cell >= 0]
-        counts = np.bincount(flat, minlength=CELLS * columns).reshape(columns, CELLS).astype(np.int64)
-        return Shares(words, counts, BETS.start(columns))
+        words = np.array([_commonest(column) for column in rows[:cutting].T]).reshape(columns, CELLS - 1).T
+        return Shares(words, counted(_cells(words, rows[cutting:]), CELLS), BETS.start(columns))
 
     def step(self, state: Shares, rows: Floats, ties: Floats, time: Floats) -> tuple[Shares, Floats]:
         counts, ranked = rank(state.counts, _cells(state.words, rows), ties)
@@ -50,13 +48,13 @@ class Category(msgspec.Struct, frozen=True):
         return Shares(state.words, counts, stakes), evidence
 
     def restart(self, state: Shares, columns: Ints) -> Shares:
-        return Shares(state.words, state.counts, BETS.restart(state.stakes, columns))
+        return msgspec.structs.replace(state, stakes=grafted(state.stakes, columns, BETS.start(len(columns))))
 
     def relearn(self, state: Shares, columns: Ints) -> Shares:
         """The counts begin at nothing, on the same words."""
-        counts = state.counts.copy()
-        counts[columns] = 0
-        return self.restart(Shares(state.words, counts, state.stakes), columns)
+        k = len(columns)
+        fresh = Shares(state.words[:, columns], np.zeros((CELLS, k), np.int64), BETS.start(k))
+        return grafted(state, columns, fresh)
 
 
 def _commonest(codes: Floats) -> Floats:
@@ -70,9 +68,8 @@ def _commonest(codes: Floats) -> Floats:
 def _cells(words: Floats, rows: Floats) -> Ints:
     """Cell of every code (n, columns), -1 = missing."""
     found = np.empty(rows.shape, np.int64)
-    across = np.ascontiguousarray(words.T)[:, None]
     for start in range(0, len(rows), BLOCK):
-        same = across == rows[start : start + BLOCK]
+        same = words[:, None] == rows[start : start + BLOCK]
         found[start : start + BLOCK] = np.where(same.any(axis=0), same.argmax(axis=0), CELLS - 1)
     found[np.isnan(rows)] = -1
     return found

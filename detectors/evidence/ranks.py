@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.core import Floats, Ints
+from detectors.evidence import grafted
 from detectors.evidence.bets import Bets, Stakes
 
 CELLS = 64
@@ -46,6 +47,8 @@ def cut(values: Floats, cells: int = CELLS) -> Floats:
     """
     out = np.full(cells - 1, np.inf)
     known = np.unique(values[~np.isnan(values)])
+    if not known.size:
+        return out
     if 2 * known.size < cells:
         edges = np.stack([np.nextafter(known, -np.inf), known], axis=1).ravel()
     elif known.size < cells - 1:
@@ -56,16 +59,33 @@ def cut(values: Floats, cells: int = CELLS) -> Floats:
     return out
 
 
+def cells_of(edges: Floats, rows: Floats) -> Ints:
+    """Cell of every value of rows (n, columns) between edges (cells - 1, columns), -1 = missing."""
+    found = np.empty(rows.shape, np.int64)
+    for start in range(0, len(rows), BLOCK):  # comparisons of a block stay in the cache
+        part = rows[start : start + BLOCK]
+        found[start : start + BLOCK] = (edges[:, None] < part).sum(axis=0, dtype=np.uint8)
+    found[np.isnan(rows)] = -1
+    return found
+
+
+def counted(cell: Ints, cells: int) -> Ints:
+    """Rows in each cell (cells, columns)."""
+    columns = cell.shape[1]
+    flat = (cell * columns + np.arange(columns))[cell >= 0]
+    return np.bincount(flat, minlength=cells * columns).reshape(cells, columns).astype(np.int64)
+
+
 def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
-    """The counts (columns, cells) after rows of these cells (n, columns), and the rows' sequential ranks.
+    """The counts (cells, columns) after rows of these cells (n, columns), and the rows' sequential ranks.
 
     `cell` -1 = missing; `ties` (n, columns) in (0, 1). Every row joins the counts before it is ranked.
     """
     n, columns = cell.shape
-    cells = counts.shape[1]
+    cells = len(counts)
     counts = counts.copy()
     less, own, total = (np.empty((n, columns), np.int64) for _ in range(3))
-    f = np.arange(columns) * cells
+    f = np.arange(columns)
     earlier = np.tri(BLOCK, k=-1, dtype=np.bool_)[:, :, None]
     # narrow numbers compare fast; missing, -1, becomes the highest of all, less than nothing
     narrow: NDArray[Any] = cell.astype(np.uint8 if cells < 255 else np.uint16)
@@ -73,13 +93,13 @@ def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
         rows = slice(start, start + BLOCK)
         here, present = narrow[rows], cell[rows] >= 0
         before = earlier[: len(here), : len(here)]
-        reached = np.cumsum(counts, axis=1)
-        flat = np.maximum(cell[rows], 0) + f
+        reached = np.cumsum(counts, axis=0)
+        flat = np.maximum(cell[rows], 0) * columns + f
         own[rows] = counts.ravel()[flat]
         less[rows] = reached.ravel()[flat] - own[rows]
         less[rows] += ((here[None] < here[:, None]) & before).sum(axis=1, dtype=np.uint8)
         own[rows] += ((here[None] == here[:, None]) & before).sum(axis=1, dtype=np.uint8)
-        total[rows] = reached[:, -1] + np.cumsum(present, axis=0) - present
+        total[rows] = reached[-1] + np.cumsum(present, axis=0) - present
         counts += np.bincount(flat[present], minlength=counts.size).reshape(counts.shape)
     missing = cell < 0
     u = np.where(missing, np.nan, (less + ties * (own + 1)) / (total + 1))
@@ -92,8 +112,8 @@ def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
 class Seen(msgspec.Struct, frozen=True):
     """What is known of columns of numbers, and what has been won on them."""
 
-    edges: NDArray[np.float64]  # (columns, CELLS - 1); of a column that learns anew, the values collected so far
-    counts: NDArray[np.int64]  # (columns, CELLS), of the reference and every row since
+    edges: NDArray[np.float64]  # (CELLS - 1, columns); of a column that learns anew, the values collected so far
+    counts: NDArray[np.int64]  # (CELLS, columns), of the reference and every row since
     learning: NDArray[np.int64]  # (columns,) values collected, -1 = the cells are cut
     sides: NDArray[np.int64]  # (columns,) 1 = only higher values count as a change, -1 = lower, 0 = any change
     stakes: Stakes
@@ -110,10 +130,8 @@ class Ranks(msgspec.Struct, frozen=True):
         """A quarter of the rows, at least 50, cuts the cells; the others are the first counts. `sides` as in `Seen`."""
         m, columns = rows.shape
         cutting = part_for_cells(m)
-        edges = np.array([cut(rows[:cutting, f]) for f in range(columns)]).reshape(columns, CELLS - 1)
-        cell = _cells(edges, rows[cutting:])
-        flat = (cell + CELLS * np.arange(columns))[cell >= 0]
-        counts = np.bincount(flat, minlength=CELLS * columns).reshape(columns, CELLS).astype(np.int64)
+        edges = np.array([cut(column) for column in rows[:cutting].T]).reshape(columns, CELLS - 1).T
+        counts = counted(cells_of(edges, rows[cutting:]), CELLS)
         both = np.zeros(columns, np.int64)
         return Seen(edges, counts, np.full(columns, -1), both if sides is None else sides, BETS.start(columns))
 
@@ -123,7 +141,7 @@ class Ranks(msgspec.Struct, frozen=True):
         while start < len(rows):
             end = start + _until_learned(state, rows[start:])
             part, learning = rows[start:end], state.learning >= 0
-            cell = _cells(state.edges, np.where(learning, np.nan, part))
+            cell = cells_of(state.edges, np.where(learning, np.nan, part))
             counts, ranked = rank(state.counts, cell, ties[start:end])
             stakes, evidence[start:end] = BETS.step(state.stakes, state.sides, *ranked, time[start:end])
             state = _collected(msgspec.structs.replace(state, counts=counts, stakes=stakes), part)
@@ -131,13 +149,13 @@ class Ranks(msgspec.Struct, frozen=True):
         return state, evidence
 
     def restart(self, state: Seen, columns: Ints) -> Seen:
-        return msgspec.structs.replace(state, stakes=BETS.restart(state.stakes, columns))
+        return msgspec.structs.replace(state, stakes=grafted(state.stakes, columns, BETS.start(len(columns))))
 
     def relearn(self, state: Seen, columns: Ints) -> Seen:
         """The next 63 values cut the cells and the counts begin at nothing, so the ranks are exact again from there."""
-        edges, counts, learning = state.edges.copy(), state.counts.copy(), state.learning.copy()
-        edges[columns], counts[columns], learning[columns] = np.inf, 0, 0
-        return Seen(edges, counts, learning, state.sides, BETS.restart(state.stakes, columns))
+        k = len(columns)
+        edges, counts = np.full((CELLS - 1, k), np.inf), np.zeros((CELLS, k), np.int64)
+        return grafted(state, columns, Seen(edges, counts, np.zeros(k, np.int64), state.sides[columns], BETS.start(k)))
 
 
 def _until_learned(state: Seen, rows: Floats) -> int:
@@ -155,19 +173,8 @@ def _collected(state: Seen, rows: Floats) -> Seen:
     edges, learning = state.edges.copy(), state.learning.copy()
     for f in np.flatnonzero(learning >= 0).tolist():
         values = rows[~np.isnan(rows[:, f]), f]
-        edges[f, learning[f] : learning[f] + values.size] = values
+        edges[learning[f] : learning[f] + values.size, f] = values
         learning[f] += values.size
         if learning[f] == CELLS - 1:
-            edges[f], learning[f] = cut(edges[f]), -1
+            edges[:, f], learning[f] = cut(edges[:, f]), -1
     return msgspec.structs.replace(state, edges=edges, learning=learning)
-
-
-def _cells(edges: Floats, rows: Floats) -> Ints:
-    """Cell of every value (n, columns), -1 = missing."""
-    found = np.empty(rows.shape, np.int64)
-    across = np.ascontiguousarray(edges.T)[:, None]
-    for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
-        found[start : start + BLOCK] = (across < part).sum(axis=0, dtype=np.uint8)
-    found[np.isnan(rows)] = -1
-    return found
