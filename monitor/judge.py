@@ -302,16 +302,18 @@ class Judge:
         symptoms: list[Symptom] = []
         # the alerts of a version that is watched no longer are over
         looked = {alert.look for alert in desk.state.alerts.open() if alert.scope not in desk.watches}
-        told: set[tuple[str, str]] = set()
+        told = {(alert.check, alert.column) for alert in desk.state.alerts.open() if alert.scope == WHOLE}
         for scope, watch in desk.watches.items():
             current = profiles.get(scope)
             for check, scores in watch.take(window, Profile(watch.reference.layout) if current is None else current):
                 looked.add(Look(name, check.name, scope))
-                found = [finding for finding in scores.findings if (check.name, finding.column) not in told]
-                if not found:
-                    continue
+                found = scores.findings
                 if scope == WHOLE:
                     told |= {(check.name, finding.column) for finding in found}
+                else:
+                    found = [finding for finding in found if (check.name, finding.column) not in told]
+                if not found:
+                    continue
                 self._meters.findings.labels(name, check.name).inc(len(found))
                 new = [self._symptom(desk, scope, check, finding, window) for finding in found]
                 desk.texts.extend(symptom.text for symptom in new)
