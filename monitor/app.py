@@ -35,7 +35,7 @@ from monitor.judge import Effects, Judge
 from monitor.log import DiskLog, InUse, MemoryLog
 from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
 from monitor.metrics import Meters
-from monitor.plan import Plan, plans, server_of
+from monitor.plan import Plan, labelled, plans, server_of
 from monitor.snapshot import Snapshot
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions, HttpSource, frame
@@ -146,6 +146,7 @@ class App:
                 name,
                 decoder=decoder,
                 models=models,
+                labels=labelled(models),
                 options=config.window,
                 references=references.find,
                 send=send,
@@ -395,6 +396,7 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
             f"replay-{number}",
             decoder=decoder,
             models=models,
+            labels=labelled(models),
             options=config.window,
             references=references.find,
             send=exchange.append,

@@ -28,6 +28,7 @@ from monitor.committee.options import CommitteeOptions
 from monitor.deadletters import DEAD_LETTERS, DeadLetterOptions, LocalDeadLetters
 from monitor.decode import DECODERS, Auto
 from monitor.event import Decoder, Schema
+from monitor.labels import LabelOptions
 from monitor.manual import describe as _describe
 from monitor.manual import example as _example
 from monitor.sampling import SamplingOptions
@@ -202,6 +203,13 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         CommitteeOptions | None,
         Meta(description="Models that driftd asks about each event itself; empty: none but what events bring."),
     ] = None
+    labels: Annotated[
+        LabelOptions | None,
+        Meta(
+            description="Late labels joined to their predictions, watched as a model named `<name>.labels`, which may "
+            "be configured like any other; empty: only counted."
+        ),
+    ] = LabelOptions()
     model_server: Annotated[
         ScrapeOptions | None,
         Meta(description="The model server's own metrics, watched as a model named `<name>.server`; empty: not read."),

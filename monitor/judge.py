@@ -18,13 +18,14 @@ import msgspec
 from alerting import lifecycle
 from alerting.alert import Alert, Look, Notice, Symptom
 from alerting.labeling.queue import Draw
-from detectors.core import Finding, Scorer
+from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged
 from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import ENDED, Closed, Partial
+from monitor.labels import outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
@@ -163,6 +164,9 @@ class Judge:
         self._clock = clock
         self._meters = meters
         self._desks = {key: _Desk(key, plan, window) for key, plan in models.items()}
+        # each model with the one that its labels become, and that one with the model
+        self._outcomes = {name: outcomes_of(name) for name in models if outcomes_of(name) in models}
+        self._answers = {outcomes: name for name, outcomes in self._outcomes.items()}
         for name, desk in self._desks.items():
             reference = references(name)
             if reference is not None:
@@ -329,11 +333,29 @@ class Judge:
         if finding.effect_unit:
             facts["effect_unit"] = finding.effect_unit
         text = f"{scope.replace(':', ' ', 1)}: {finding.text}" if scope else finding.text
+        beside = self._beside(desk, finding.column)
+        if beside:
+            facts["beside"], text = beside, f"{text} {beside}"
         return Symptom(
             model=desk.plan.name, check=check.name, column=finding.column,
             start=(window + 1 - check.windows) * desk.window, end=(window + 1) * desk.window,
             score=finding.score, limit=finding.limit, text=text, severity=check.severity, facts=facts, scope=scope,
         )  # fmt: skip
+
+    def _beside(self, desk: _Desk, column: str) -> str:
+        """What errors that moved mean beside inputs that did or did not, and the other way round, as known so far."""
+        if desk.key in self._answers and column in ("error", "loss", "surprise", "tilt"):
+            moved = _open(self._desks[self._answers[desk.key]], Role.INPUT)
+            if moved:
+                return f"Inputs moved as well ({', '.join(moved[:3])}): the rows are not those of before."
+            return "No input moved: the same inputs have other answers than before, which is concept drift."
+        outcomes = self._desks.get(self._outcomes.get(desk.key, ""))
+        if outcomes is None or outcomes.reference is None or desk.reference is None:
+            return ""
+        if desk.reference.role(column) is not Role.INPUT:
+            return ""
+        moved = [name for name in _open(outcomes, Role.OUTPUT) if name in ("error", "loss")]
+        return "The errors moved as well." if moved else "The errors of the labels known so far did not move."
 
     # -- checkpoints
 
@@ -389,15 +411,31 @@ class Judge:
             late=state.late,
             windows=state.windows,
             tasks=state.tasks,
+            doubt=self._doubt(desk),
         )
+
+    def _doubt(self, desk: _Desk) -> str:
+        """Why estimates of the model's performance are not valid, as its labels have it."""
+        outcomes = self._desks.get(self._outcomes.get(desk.key, ""))
+        alerts = [] if outcomes is None else outcomes.state.alerts.open()
+        return next((alert.text for alert in alerts if alert.check == "calibration"), "")
 
     def snapshot(self) -> Snapshot:
         """For any thread: what was last judged. Column values are worked out here, when somebody looks."""
-        return Snapshot(tuple(shown.view for shown in tuple(self._shown.values())))
+        shown = [s for key, s in tuple(self._shown.items()) if s.events or key not in self._answers]
+        return Snapshot(tuple(s.view for s in shown))
 
     def alerts(self) -> list[Alert]:
         """For any thread: the open alerts and those resolved lately, as they were after the last window."""
         return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
+
+
+def _open(desk: _Desk, role: Role) -> list[str]:
+    """Columns of a role that have an open alert."""
+    reference = desk.reference
+    if reference is None:
+        return []
+    return sorted({a.column for a in desk.state.alerts.open() if a.column and reference.role(a.column) is role})
 
 
 def _joined(layout: Layout, parts: Sequence[Profile]) -> Profile:

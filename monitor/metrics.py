@@ -28,7 +28,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from monitor.snapshot import ColumnView, ModelView, ScoreView, Snapshot
+from monitor.snapshot import ColumnView, EstimateView, ModelView, ScoreView, Snapshot
 
 OTHER = "__other__"  # the label value of everything beyond a cap
 _LONGEST = 120  # characters of a label value that comes from data
@@ -262,6 +262,14 @@ def _scores(value: Callable[[ScoreView], float]) -> Callable[[_Capped], Iterator
     return rows
 
 
+def _estimates(value: Callable[[EstimateView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        for estimate in shown.model.estimates:
+            yield (estimate.check, estimate.measure, estimate.of), value(estimate)
+
+    return rows
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -280,6 +288,7 @@ def _reference(shown: _Capped) -> Iterator[Row]:
 
 
 _COLUMN = ("column", "role")
+_ESTIMATE = ("check", "measure", "class")
 _LOOK = ("check", "column", "scope")  # an empty scope, all rows of the model, is no label to Prometheus
 _SHOWN = (
     _Shown("judged_events", "counter", (), "Events judged, those before a restart included.",
@@ -323,6 +332,19 @@ _SHOWN = (
            _scores(lambda s: s.limit)),
     _Shown("drift_found", "gauge", _LOOK, "1 where the last look was a finding.",
            _scores(lambda s: float(s.found))),
+    _Shown("estimated_performance", "gauge", _ESTIMATE,
+           "Performance estimated without labels: accuracy, precision, recall, f1, roc_auc.",
+           _estimates(lambda e: e.value)),
+    _Shown("estimated_performance_low", "gauge", _ESTIMATE,
+           "Lower end of the 95 % interval of what the labels of the same rows would say.",
+           _estimates(lambda e: e.low)),
+    _Shown("estimated_performance_high", "gauge", _ESTIMATE, "Upper end of the same interval.",
+           _estimates(lambda e: e.high)),
+    _Shown("estimated_performance_reference", "gauge", _ESTIMATE, "The same measure on the reference's labels.",
+           _estimates(lambda e: e.reference)),
+    _Shown("estimated_performance_valid", "gauge", _ESTIMATE,
+           "0 while labels speak against the calibration, or rows are unlike all labelled ones; else 1.",
+           _estimates(lambda e: float(not e.doubt))),
     _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",
            _not_shown),
 )  # fmt: skip

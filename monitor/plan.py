@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from detectors.checks import DEFAULT_CHECKS
+from detectors.checks import DEFAULT_CHECKS, LABEL_CHECKS, DefaultCheck
 from detectors.checks.evidence import EDetector
 from detectors.checks.quality import Constant, Missing
 from detectors.core import ColumnSpec, Kind, Role, Scorer
 from detectors.scorers.committee import Committee
 from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
+from monitor.labels import SCHEMA as OUTCOMES
+from monitor.labels import LabelOptions, outcomes_of
 from monitor.sampling import SamplingOptions
 from monitor.scopes import SHARE, Scopes
 from monitor.watch import Check
@@ -31,8 +33,15 @@ _OF_SCOPES = (EDetector, Missing, Constant)  # a new word or a value out of rang
 class Plan:
     """What `monitor.ingest` and `monitor.judge` ask of a model."""
 
-    def __init__(self, options: ModelOptions, window: float, hosted: Host | None = None) -> None:
+    def __init__(
+        self,
+        options: ModelOptions,
+        window: float,
+        hosted: Host | None = None,
+        checks: Sequence[DefaultCheck] = DEFAULT_CHECKS,
+    ) -> None:
         self._options = options
+        self._default = checks
         self._hosted = hosted
         self._window = window
         self.name = options.name or ANY  # as metrics and alerts show it
@@ -43,6 +52,7 @@ class Plan:
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
         self.scopes = Scopes(options.slices or {}, options.versions)
+        self.labels = options.labels
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
         """By name; the default ones depend on the columns there are. A hosted committee goes before them all."""
@@ -70,7 +80,7 @@ class Plan:
     def _checks(self) -> Sequence[Check]:
         if self._options.checks is not None:
             return [self._configured(check) for check in self._options.checks]
-        return [Check(d.name, d.detector, tuple(d.columns), self._windows(d.over), d.against) for d in DEFAULT_CHECKS]
+        return [Check(d.name, d.detector, tuple(d.columns), self._windows(d.over), d.against) for d in self._default]
 
     def _configured(self, check: CheckOptions) -> Check:
         return Check(
@@ -98,13 +108,27 @@ def server_of(model: str) -> str:
 def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
     """By the name that events give, "" for the model that takes all others.
 
-    A model whose server is scraped brings another one for what the server says.
+    A model whose server is scraped brings another one for what the server says, one whose labels are joined another for
+    what becomes of its answers.
     """
     window = config.window.size
     found = {options.name: Plan(options, window, hosted.get(options.name)) for options in config.models}
     for options in config.models:
         if options.model_server is not None:
             reference = ReferenceOptions(learn=max(100, round(SERVER_LEARNS / options.model_server.every)))
-            server = ModelOptions(name=server_of(options.name), reference=reference, sampling=None)
+            server = ModelOptions(name=server_of(options.name), reference=reference, sampling=None, labels=None)
             found[server.name] = Plan(server, window)
+        if options.labels is not None and outcomes_of(options.name) not in found:
+            reference = ReferenceOptions(learn=options.labels.learn)
+            outcomes = ModelOptions(
+                outcomes_of(options.name), reference, OUTCOMES, scorers=(), sampling=None, labels=None
+            )
+            found[outcomes.name] = Plan(outcomes, window, checks=LABEL_CHECKS)
     return found
+
+
+def labelled(models: Mapping[str, Plan]) -> dict[str, LabelOptions]:
+    """Those of the models whose late labels are joined."""
+    return {
+        name: plan.labels for name, plan in models.items() if plan.labels is not None and outcomes_of(name) in models
+    }

@@ -13,7 +13,7 @@ from alerting.alert import Alert
 from detectors.core import Kind, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
-from monitor.snapshot import AlertView, ColumnView, ModelView, ScoreView
+from monitor.snapshot import AlertView, ColumnView, EstimateView, ModelView, ScoreView
 
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
 WORDS = 10  # shares shown of a category column; the rest is `__other__`
@@ -34,6 +34,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     late: int
     windows: int
     tasks: int
+    doubt: str = ""  # why estimates of the performance are not valid
 
     @cached_property
     def view(self) -> ModelView:
@@ -56,6 +57,11 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for scope, checks in self.scores.items()
                 for check, (limit, scores) in checks.items()
                 for view in _scores(scope, check, limit, scores)
+            ),
+            estimates=tuple(
+                EstimateView(check, e.measure, e.of, e.value, e.low, e.high, e.reference, self.doubt or e.doubt)
+                for check, (_, scores) in self.scores.get("", {}).items()
+                for e in scores.estimates
             ),
             alerts=tuple(
                 AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope)

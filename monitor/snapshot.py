@@ -33,6 +33,19 @@ class ScoreView(msgspec.Struct, frozen=True):
     scope: str = ""  # empty: all rows of the model; else such as `slice:young`
 
 
+class EstimateView(msgspec.Struct, frozen=True):
+    """A measure of performance estimated without labels, over the span of the check that makes it."""
+
+    check: str
+    measure: str  # accuracy | precision | recall | f1 | roc_auc
+    of: str  # the class, empty where it is of all
+    value: float
+    low: float  # of the 95 % interval of what the labels of these rows would say
+    high: float
+    reference: float
+    doubt: str = ""  # why it is not valid, in words
+
+
 class AlertView(msgspec.Struct, frozen=True):
     """An open alert."""
 
@@ -61,6 +74,7 @@ class ModelView(msgspec.Struct, frozen=True):
     learning: tuple[int, int] | None = None  # events so far, events wanted
     columns: tuple[ColumnView, ...] = ()
     scores: tuple[ScoreView, ...] = ()
+    estimates: tuple[EstimateView, ...] = ()
     alerts: tuple[AlertView, ...] = ()
     label_tasks: int = 0  # made since the beginning
     findings: tuple[str, ...] = ()  # texts of the last findings, newest last, at most 20

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from detectors.checks.evidence import EDetector
 from detectors.checks.level import Level, Quantile
+from detectors.checks.performance import Calibration, Performance
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, WrongType
 from detectors.checks.shift import ChiSquare, Ks
 from detectors.checks.volume import Volume
@@ -38,4 +39,12 @@ DEFAULT_CHECKS: tuple[DefaultCheck, ...] = (
     DefaultCheck("uncertainty", Level(limit=0.5), ("entropy", "disagreement", "novelty"), over=60.0),
     DefaultCheck("confidence", Level(limit=0.5, side="down"), ("confidence",), over=60.0),
     DefaultCheck("latency", Quantile(), ("latency",), over=60.0),
+    DefaultCheck("performance", Performance(), ("expected_correct",), over=300.0),
+)
+
+# Of rows joined with their late labels, which come when they come: their volume and their gaps say nothing.
+LABEL_CHECKS: tuple[DefaultCheck, ...] = (
+    DefaultCheck("evidence", EDetector(), ("error", "loss", "lag")),
+    DefaultCheck("calibration", Calibration(), ("surprise", "tilt")),
+    DefaultCheck("labelled", Calibration(tolerance=0.1), ("rank",)),
 )
