@@ -43,7 +43,11 @@ class Joint(msgspec.Struct, frozen=True):
         # from the others were found after 32 rows instead of 96, and a single torn one 4 % later
         return np.concatenate([alive, product, [alive.sum() / 3]])
 
-    def columns(self, numbers: Floats, codes: NDArray[np.int32]) -> Floats:
+    def standard(self, numbers: Floats, codes: NDArray[np.integer]) -> Floats:
+        """All columns (n, F) on one scale, mean 0 and variance 1: normal scores, and words by their places."""
+        return np.concatenate([self.scores.of(numbers), _placed(self.places, codes)], axis=1)
+
+    def columns(self, numbers: Floats, codes: NDArray[np.integer]) -> Floats:
         """Extra columns (n, 2F + 1): F surprises, F products with a partner, the row's total surprise.
 
         Surprise is twice the log of how much less likely a value is beside its neighbours than alone, for normal scores
@@ -51,7 +55,7 @@ class Joint(msgspec.Struct, frozen=True):
         rises by about 1 / noise. NaN where the value is missing; a missing neighbour counts as its mean. `numbers`
         (n, numbers), NaN = missing; `codes` (n, categories): a word, MISSING, or OTHER, in the middle of its line.
         """
-        scores = np.concatenate([self.scores.of(numbers), _placed(self.places, codes)], axis=1)
+        scores = self.standard(numbers, codes)
         known = np.nan_to_num(scores)
         features = np.concatenate([known, _folded(known)], axis=1) - self.middle
         expected = _foretold(features, self.neighbours, self.slopes)
@@ -62,7 +66,7 @@ class Joint(msgspec.Struct, frozen=True):
         return np.column_stack([surprise, scores * scores[:, self.partners], total])
 
 
-def _placed(places: Floats, codes: NDArray[np.int32]) -> Floats:
+def _placed(places: Floats, codes: NDArray[np.integer]) -> Floats:
     """Categories (n, categories) as numbers: where each row's word lies, 0 for an unknown one, NaN for none."""
     out = np.zeros(codes.shape)
     for c in range(codes.shape[1]):
@@ -85,7 +89,7 @@ def _foretold(features: Floats, neighbours: NDArray[np.int32], slopes: Floats) -
     return out
 
 
-def fit(numbers: Floats, codes: NDArray[np.int32]) -> Joint:
+def fit(numbers: Floats, codes: NDArray[np.integer]) -> Joint:
     """The ties among reference rows: `numbers` (m, numbers), NaN = missing, `codes` (m, categories), under 0 = missing.
 
     For exact ranks give it the rows that also cut the cells (the first quarter) and rank among the others. From 100
@@ -110,7 +114,7 @@ def fit(numbers: Floats, codes: NDArray[np.int32]) -> Joint:
     return Joint(scores, places, neighbours, slopes, middle, noise, _partners(z.shape[1]))
 
 
-def _places(z: Floats, codes: NDArray[np.int32]) -> Floats:
+def _places(z: Floats, codes: NDArray[np.integer]) -> Floats:
     """Where each word lies (categories, WORDS): the first axis of a correspondence analysis with all other columns.
 
     Words are apart as far as the means of the other columns differ between them (Benzecri 1973); standardised.

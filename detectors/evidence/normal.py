@@ -60,3 +60,15 @@ def _fit_column(ordered: Floats) -> tuple[Floats, Floats]:
     score = (score - mean) / spread if spread > 0 else np.zeros(score.size)
     pad = (0, KNOTS - at.size)
     return np.pad(distinct[at], pad, mode="edge"), np.pad(score, pad, mode="edge")
+
+
+def log_bayes(square: Floats, n: Floats) -> Floats:
+    """Nats for a mean of `n` standard values that has moved, against one that has not; `square` = n x mean^2.
+
+    Moves are expected of about half a deviation (normal prior, Jeffreys 1961). Few values can say little either way.
+
+    >>> log_bayes(np.array([0.0, 9.0]), np.array([100.0, 100.0])).round(2).tolist()
+    [-1.63, 2.7]
+    """
+    gain = 0.25 * n
+    return np.asarray(0.5 * square * gain / (1 + gain) - 0.5 * np.log1p(gain))

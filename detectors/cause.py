@@ -1,0 +1,307 @@
+"""Root cause: which columns changed, since when, which of them together, and in which rows.
+
+An alarm says that something changed; which column its evidence lies on is noisy, as it stops at the first moment of
+enough. Here the last rows are held against the reference once more, all columns at their common moment of change, and
+each column also beside the others: of weak moves more are told from luck. Evidence is in nats: 3 is a hint, 10 plain.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.core import Floats, Ints, Mask
+from detectors.evidence import normal
+from detectors.evidence.joint import Joint
+from detectors.evidence.normal import log_bayes
+from detectors.profile import MISSING, OTHER, Layout, Sample
+from detectors.slices import Rows, Slice, concentrated
+
+KEPT = 512  # rows: 2 KB a number column; a move of 0.25 deviations is then 5.6 standard errors
+FEW = 4  # rows since the change that it takes to speak of one
+WORDS = 12  # of a category that are followed, the most frequent first
+WIDE = 100  # columns held against one another, those that moved most by themselves: the cost grows with their cube
+RIDGE = 0.1  # of a feature's variance; over six tables 0.05 was better after few rows and 0.2 after many
+TIE = 3.0  # nats that a broken tie has to be plainer than a move: where x moves, its ties to others bend, too
+MOVED = 3.0  # nats over the log of the columns from which a column counts as moved
+TOGETHER = 0.5  # correlation of moved columns, in the rows since, from which they count as one
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """The newest rows in the order they came; plain data."""
+
+    times: NDArray[np.float64]  # (n,)
+    numbers: NDArray[np.float32]  # (n, numbers), NaN = missing; seven digits are enough for ranks and medians
+    codes: NDArray[np.int16]  # (n, categories): known word, MISSING or OTHER
+
+
+def keep(held: Recent | None, rows: Sample, size: int = KEPT) -> Recent:
+    """The newest `size` of the rows held and the new ones, which are younger and in the order they came."""
+    with np.errstate(over="ignore"):  # a number beyond 3e38 becomes endless, and ranks where it did
+        new = Recent(rows.times[-size:], rows.numbers[-size:].astype(np.float32), rows.codes[-size:].astype(np.int16))
+    if held is None:
+        return new
+    return Recent(
+        np.concatenate([held.times, new.times])[-size:],
+        np.concatenate([held.numbers, new.numbers])[-size:],
+        np.concatenate([held.codes, new.codes])[-size:],
+    )
+
+
+class Move(msgspec.Struct, frozen=True):
+    """What one column did, told by the statistic that moved most plainly."""
+
+    column: str
+    evidence: float  # nats that this column changed
+    statistic: str  # "median", "mean", "spread", "missing", "share of 'x'" or "correlation with y"
+    before: float  # in the unit of the statistic: the column's own, a share, or a correlation
+    after: float
+    effect: float  # the move in standard deviations of the column; of shares and correlations the difference
+
+    @property
+    def text(self) -> str:
+        return f"{self.column}, {self.statistic} {self.before:.4g} -> {self.after:.4g}"
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """What an alarm is about."""
+
+    since: float  # event time of the first row after the change
+    rows: int  # held since then
+    ranking: tuple[str, ...]  # every column, the likeliest cause first
+    moves: tuple[Move, ...]  # of the columns that moved, by rank; always of the first
+    groups: tuple[tuple[str, ...], ...]  # of those, columns that go together; one alone is a group of one
+    slice: Slice | None  # the rows in which the first one moved; None = all alike
+
+    @property
+    def text(self) -> str:
+        """Two sentences: the likeliest cause and where it lies; what moved beside it."""
+        place = ""
+        if self.slice is not None:
+            place = f", where {' and '.join(self.slice.conditions)} ({self.slice.inside:+.2g} deviations there, "
+            place += f"{self.slice.outside:+.2g} elsewhere)"
+        said = f"Likeliest cause: {self.moves[0].text}{place}, over {self.rows} sampled rows."
+        groups = [
+            " with ".join([group[0], f"{len(group) - 1} more" if len(group) > 3 else " and ".join(group[1:])])
+            if len(group) > 1
+            else group[0]
+            for group in self.groups
+        ]
+        more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
+        return said + (f" Moved at the same time: {'; '.join(groups[:5])}{more}." if len(self.moves) > 1 else "")
+
+
+def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> Cause | None:
+    """The cause of an alarm that the last of `recent` raised; None with too few rows or nothing to compare.
+
+    `joint` are the ties among the reference's columns. A column's evidence is that it moved by itself (the mean of a
+    feature), or beside what all other features foretell of it, or that it no longer goes with its neighbours; averaged
+    over the moments at which the change may have come. Blind: of columns that copy one another each is as good as the
+    other, and where half the columns are torn from the other half, nothing tells which half.
+    """
+    features = _features(recent, reference, layout)
+    size = len(layout.numbers) + len(layout.categories)
+    if len(recent.times) < FEW or not features.owner.size:
+        return None
+    mean, worth = _means(features.now, features.seen, features.held)
+    each = log_bayes(worth * mean**2, worth)
+    alone = _by_column(each, features.owner, size)
+    use = np.isin(features.owner, np.argsort(-alone.max(axis=0), kind="stable")[:WIDE])
+    beside = _by_column(_beside(features.was[:, use], mean[:, use], worth[:, use]), features.owner[use], size)
+    bent = _bent(recent, reference, joint) - TIE
+    either = np.logaddexp(np.logaddexp(alone, beside) - log(2), bent)
+    chance = _moments(either)
+    rows = int(chance.argmax()) + 1
+    evidence, by_itself = chance @ either, chance @ alone
+    ranked = np.argsort(-evidence, kind="stable").tolist()
+    moved = [i for i in ranked if i == ranked[0] or by_itself[i] > log(size) + MOVED]
+    plainest = [int(np.where(features.owner == i, each[rows - 1], -np.inf).argmax()) for i in moved]
+    since = Recent(recent.times[-rows:], recent.numbers[-rows:], recent.codes[-rows:])
+    names = [*layout.numbers, *layout.categories]
+    torn = bent[rows - 1] > np.maximum(alone[rows - 1], beside[rows - 1])
+    moves = []
+    for i, f in zip(moved, plainest, strict=True):
+        said = (
+            _tie(i, since, reference, joint, names)
+            if torn[i]
+            else _told(i, features.names[f], float(mean[rows - 1, f]), since, reference, layout)
+        )
+        moves.append(Move(names[i], float(evidence[i]), *said))
+    values = np.where(features.seen, features.now, np.nan)[-rows:, plainest]
+    groups = [tuple(names[moved[i]] for i in group) for group in _together(np.nan_to_num(values))]
+    where = None
+    if not torn[moved[0]]:  # a torn tie is a different move in every slice of the other column
+        where = concentrated(
+            Rows(since.numbers, since.codes, values[:, 0]),
+            Rows(reference.numbers.astype(np.float32), reference.codes.astype(np.int16), features.was[:, plainest[0]]),
+            layout,
+            without=groups[0],
+        )
+    ranking = tuple(names[i] for i in ranked)
+    return Cause(float(since.times[0]), rows, ranking, tuple(moves), tuple(groups), where)
+
+
+# -- features: each column as a few numbers a row, of mean 0 and variance 1 over the reference
+
+
+class _Features(msgspec.Struct, frozen=True):
+    owner: Ints  # (features,) ascending: number columns, then categories
+    names: list[str]  # the statistic that a feature's mean tells
+    was: Floats  # (m, features), 0 = missing
+    now: Floats  # (n, features), 0 = missing
+    seen: Mask  # (n, features) whether the value is there
+    held: Ints  # (features,) values in the reference
+
+
+def _features(recent: Recent, reference: Sample, layout: Layout) -> _Features:
+    scores = normal.fit(reference.numbers)
+    f = len(layout.numbers)
+    names, owner = [], []
+    for i in range(f):
+        names += ["median", "spread", "missing"]
+        owner += [i] * 3
+    for c, words in enumerate(layout.words):
+        names += ["missing", "share of unknown words", *(f"share of {word!r}" for word in words[:WORDS])]
+        owner += [f + c] * (2 + len(words[:WORDS]))
+    was = _values(scores.of(reference.numbers), reference.codes, layout)
+    now = _values(scores.of(recent.numbers.astype(np.float64)), recent.codes, layout)
+    held = (~np.isnan(was)).sum(axis=0)
+    mean = np.nansum(was, axis=0) / np.maximum(held, 1)
+    spread = np.sqrt(np.nansum((was - mean) ** 2, axis=0) / np.maximum(held, 1))
+    # a flag that the reference never raised may be one that it raises once in twice as many rows
+    flag = np.array([name not in ("median", "spread") for name in names], np.bool_)
+    mean = np.where(flag, (mean * held + 0.5) / (held + 1), mean)
+    spread = np.where(flag, np.sqrt(mean * (1 - mean)), spread)
+    use = (held > 1) & (spread > 1e-9)
+    was, now = (was[:, use] - mean[use]) / spread[use], (now[:, use] - mean[use]) / spread[use]
+    kept = [name for name, used in zip(names, use.tolist(), strict=True) if used]
+    seen = ~np.isnan(now)
+    return _Features(np.array(owner, np.int64)[use], kept, np.nan_to_num(was), np.nan_to_num(now), seen, held[use])
+
+
+def _values(scores: Floats, codes: NDArray[np.integer], layout: Layout) -> Floats:
+    """Raw features (rows, features): per number its score, distance from the middle and absence; per word a flag."""
+    parts = []
+    for f in range(scores.shape[1]):
+        z = scores[:, f]
+        # beyond two deviations a value says no more: one outlier is no spread
+        parts += [z, np.minimum(z**2, 4.0), np.isnan(z)]
+    for c, words in enumerate(layout.words):
+        code = codes[:, c]
+        absent = code == MISSING
+        parts.append(absent)
+        parts += [np.where(absent, np.nan, code == word) for word in (OTHER, *range(len(words[:WORDS])))]
+    return np.stack(parts, axis=1).astype(np.float64) if parts else np.zeros((len(codes), 0))
+
+
+# -- evidence, for every number of rows that the change may be old: arrays (n, ...), the last row first
+
+
+def _means(now: Floats, seen: Mask, held: Ints) -> tuple[Floats, Floats]:
+    """Mean of each feature over the last 1, 2, ... n rows, and how many values it is worth.
+
+    k rows against m of the reference are worth k m / (k + m): the reference's own error is inside.
+    """
+    rows = np.cumsum(seen[::-1], axis=0).astype(np.float64)
+    return np.cumsum(now[::-1], axis=0) / np.maximum(rows, 1.0), rows * held / np.maximum(rows + held, 1.0)
+
+
+def _beside(was: Floats, mean: Floats, worth: Floats) -> Floats:
+    """Nats that a feature moved beside what all the others foretell: they stand where they are, whatever it did."""
+    precision = np.linalg.inv(was.T @ was / len(was) + RIDGE * np.eye(was.shape[1]))
+    return log_bayes(worth * (mean @ precision) ** 2 / np.diag(precision), worth)
+
+
+def _bent(recent: Recent, reference: Sample, joint: Joint) -> Floats:
+    """Nats that a column no longer goes with its neighbours, from the normal scores of its surprise."""
+    columns = joint.noise.size
+    was = joint.columns(reference.numbers, reference.codes)[:, :columns]
+    now = normal.fit(was).of(joint.columns(recent.numbers.astype(np.float64), recent.codes)[:, :columns])
+    mean, worth = _means(np.nan_to_num(now), ~np.isnan(now), (~np.isnan(was)).sum(axis=0))
+    return log_bayes(worth * mean**2, worth)
+
+
+def _by_column(evidence: Floats, owner: Ints, size: int) -> Floats:
+    """Nats (n, size) that one of a column's features moved, whichever; e^-50 of a chance for a column without any."""
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    many = np.diff(np.append(starts, owner.size))
+    out = np.full((len(evidence), size), -50.0)
+    out[:, owner[starts]] = np.logaddexp.reduceat(evidence, starts, axis=1) - np.log(many)
+    return out
+
+
+def _moments(columns: Floats) -> Floats:
+    """Chance (n,) that the change is 1, 2, ... n rows old, by the columns' summed evidence, as few will have moved.
+
+    The mixture of Xie and Siegmund (2013), which takes each column to have moved with chance 1 / sqrt(columns). It is
+    times the age, as short stretches are where luck has most to choose from: without it they were taken too often.
+    """
+    age = np.arange(1, len(columns) + 1)
+    few = 1 / np.sqrt(columns.shape[1] + 1)
+    summed = np.logaddexp(np.log1p(-few), log(few) + columns).sum(axis=1) + np.log(age)
+    summed[: FEW - 1] = -np.inf
+    chance = np.exp(summed - summed.max())
+    return np.asarray(chance / chance.sum())
+
+
+# -- words
+
+
+def _told(
+    i: int, statistic: str, move: float, now: Recent, was: Sample, layout: Layout
+) -> tuple[str, float, float, float]:
+    """Statistic, before, after and effect of a column that moved by `move` deviations of the feature behind it."""
+    f = len(layout.numbers)
+    if i >= f:
+        words = {f"share of {word!r}": w for w, word in enumerate(layout.words[i - f])}
+        word = MISSING if statistic == "missing" else words.get(statistic, OTHER)
+        before, after = (
+            float((code[(code != MISSING) | (word == MISSING)] == word).mean())
+            for code in (was.codes[:, i - f], now.codes[:, i - f].astype(np.int32))
+        )
+        return statistic, before, after, after - before
+    before_values, after_values = was.numbers[:, i], now.numbers[:, i].astype(np.float64)
+    old, new = before_values[~np.isnan(before_values)], after_values[~np.isnan(after_values)]
+    if statistic == "missing" or not (old.size and new.size):
+        before, after = float(np.isnan(before_values).mean()), float(np.isnan(after_values).mean())
+        return "missing", before, after, after - before
+    if statistic == "spread":
+        (low, high), (new_low, new_high) = np.quantile(old, (0.1, 0.9)), np.quantile(new, (0.1, 0.9))
+        return "10 to 90 % range", float(high - low), float(new_high - new_low), move
+    before, after = float(np.median(old)), float(np.median(new))
+    if before == after:  # of few distinct values the median may stand where it is
+        return "mean", float(old.mean()), float(new.mean()), move
+    return statistic, before, after, move
+
+
+def _tie(i: int, now: Recent, was: Sample, joint: Joint, names: list[str]) -> tuple[str, float, float, float]:
+    """The same of a column that no longer goes with the others: its correlation with the one it left furthest."""
+    old, new = (
+        np.nan_to_num(joint.standard(numbers, codes))
+        for numbers, codes in ((was.numbers, was.codes), (now.numbers.astype(np.float64), now.codes))
+    )
+    before, after = _correlation(old)[i], _correlation(new)[i]
+    gap = np.abs(after - before)
+    gap[i] = -1.0
+    j = int(gap.argmax())
+    return f"correlation with {names[j]}", float(before[j]), float(after[j]), float(after[j] - before[j])
+
+
+def _together(moved: Floats) -> list[list[int]]:
+    """Groups of moved columns whose features (rows, moved) are correlated in the rows since, by their first one."""
+    reach = np.abs(_correlation(moved)) >= TOGETHER
+    np.fill_diagonal(reach, val=True)
+    for _ in range(moved.shape[1].bit_length()):  # paths of twice the length each time
+        reach = reach @ reach
+    return [np.flatnonzero(row).tolist() for i, row in enumerate(reach) if int(row.argmax()) == i]
+
+
+def _correlation(values: Floats) -> Floats:
+    """Of columns (rows, columns); 0 where one is constant."""
+    centred = values - values.mean(axis=0)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    scale = np.where(spread > 1e-9, spread, np.inf)
+    return np.asarray(centred.T @ centred / len(values) / scale / scale[:, None])
