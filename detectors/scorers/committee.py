@@ -20,8 +20,12 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     Derives `vote_entropy`, the entropy of the members' first choices from 0 to 1 (Dagan and Engelson 1995);
     `disagreement`, the mean Kullback-Leibler divergence of the members to their mean, in nats (McCallum and Nigam
-    1998); `members_disagree`, a flag: not all have the same first choice. Of equal scores the first class is the
-    choice. A row is missing when any member is, or when the vector's length is not the reference's.
+    1998), which is the entropy of their mean less the mean of their entropies: where the members are passes of one
+    model with its dropout left on, or draws from a posterior, that is BALD, the mutual information of answer and model
+    (Houlsby, Huszar, Ghahramani, Lengyel 2011); `members_disagree`, a flag: not all have the same first choice;
+    `consensus`, the largest chance of their mean, where the events have no `scores` whose confidence would say as much.
+    Of equal scores the first class is the choice. A row is missing when any member is, or when the vector's length is
+    not the reference's.
     """
 
     members: Annotated[
@@ -38,7 +42,8 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             members = width // scores.values.shape[1]
         if members < 2 or width % members:
             return None  # one voice cannot disagree
-        return {"width": width, "members": members, "logits": has_logits(held.values)}
+        alone = scores is None or scores.kind is not Kind.VECTOR or scores.missing().all()
+        return {"width": width, "members": members, "logits": has_logits(held.values), "consensus": bool(alone)}
 
     def score(self, rows: Batch, fitted: Any) -> dict[str, Column]:
         held = rows.get("members")
@@ -46,20 +51,19 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             return {}
         n, width = held.values.shape
         if not n or width != fitted["width"]:
-            nothing = np.full(n, np.nan)
-            return _columns(nothing, nothing.copy(), nothing.copy())
-        m = fitted["members"]
-        each = chances(held.values.reshape(n * m, -1), fitted["logits"]).reshape(n, m, -1)
+            each = np.full((n, 2, 2), np.nan)
+        else:
+            m = fitted["members"]
+            each = chances(held.values.reshape(n * m, -1), fitted["logits"]).reshape(n, m, -1)
+        entropy, split = _votes(each)
+        found = {"vote_entropy": entropy, "disagreement": _divergence(each), "members_disagree": split}
+        if fitted["consensus"]:
+            found["consensus"] = _mean(each).max(axis=1)
         missing = np.isnan(each[:, :, 0]).any(axis=1)
-        return _columns(*(np.where(missing, np.nan, found) for found in (*_votes(each), _divergence(each))))
-
-
-def _columns(entropy: Floats, split: Floats, divergence: Floats) -> dict[str, Column]:
-    return {
-        "vote_entropy": number(entropy),
-        "disagreement": number(divergence),
-        "members_disagree": number(split, kind=Kind.FLAG),
-    }
+        return {
+            name: number(np.where(missing, np.nan, values), kind=Kind.FLAG if values is split else Kind.NUMBER)
+            for name, values in found.items()
+        }
 
 
 def _votes(each: Floats) -> tuple[Floats, Floats]:
@@ -75,6 +79,9 @@ def _votes(each: Floats) -> tuple[Floats, Floats]:
 def _divergence(each: Floats) -> Floats:
     """Mean over members of KL(member || mean of members) (n,): entropy of the mean less mean of the entropies."""
     n, m, classes = each.shape
-    mean = np.einsum("imc->ic", each) / m
     own = np.einsum("im->i", entropies(each.reshape(n * m, classes)).reshape(n, m)) / m
-    return np.asarray(np.maximum(entropies(mean) - own, 0.0))
+    return np.asarray(np.maximum(entropies(_mean(each)) - own, 0.0))
+
+
+def _mean(each: Floats) -> Floats:
+    return np.asarray(np.einsum("imc->ic", each) / each.shape[1])

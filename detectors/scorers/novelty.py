@@ -1,7 +1,8 @@
-"""How unlike the reference a row is: its unlikelihood under a Gaussian mixture fitted on the reference's rows."""
+"""How unlike the reference a row is, under a Gaussian mixture fitted on its rows, and when it is too far to count."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -13,13 +14,14 @@ from detectors.scorers.uncertainty import MEASURES
 DIMENSIONS = 16  # principal directions kept of more columns than that
 FITTED = 5_000  # rows the mixture is fitted on: 5 Gaussians on 17 dimensions have 854 numbers
 STEPS = 50  # of EM; 20 ms each at most
+STARTS = 5  # of EM; with one, two in six mixtures of three clear clusters end with two clusters in one Gaussian
 FEWEST = 20  # rows under which there is nothing worth fitting
 FAR = 10.0  # deviations at which a value is cut, so that one wild value cannot own a window's mean
 FLOOR = 1e-3  # added to the variances of every Gaussian, where the first direction has 1
 
 # What a batch may hold beside the inputs: answers, software measures, and what other scorers derive.
 _NO_INPUTS = frozenset({
-    "value", "latency", "status", "vote_entropy", "disagreement", "members_disagree", "novelty", *MEASURES,
+    "value", "latency", "status", "vote_entropy", "disagreement", "members_disagree", "consensus", "novelty", *MEASURES,
 })  # fmt: skip
 
 
@@ -34,20 +36,28 @@ class _Mixture(NamedTuple):
     weights: Floats  # (components,)
     means: Floats  # (components, dimensions): the directions, and the length outside them if there is one
     factors: Floats  # (components, dimensions, dimensions): of the precisions, lower triangular
+    farthest: float  # novelty of a row that is still representative; inf where the reference has too few rows to say
 
 
 class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="novelty"):
-    """Column `novelty`: negative log-likelihood of the row in nats, up to a constant; only differences mean something.
+    """How unlike the reference each row is, by a mixture of up to 5 Gaussians (EM, Dempster, Laird, Rubin 1977).
+
+    `novelty`: negative log-likelihood in nats, up to a constant; only differences mean something. `cluster_distance`:
+    to the nearest Gaussian in its own deviations (Mahalanobis 1936), so a small cluster counts as much as a large one.
+    `non_representative`: 1 where the novelty is above that of all but a share `flagged` of reference
+    rows that the mixture was not fitted on. By their rank among those (split conformal, Vovk, Gammerman, Shafer 2005) a
+    fresh row of the reference's kind is flagged with a chance of at most `flagged`, exactly, whatever the mixture is
+    worth. It takes 5 / `flagged` rows, 500 by default; a smaller reference flags nothing.
 
     Number columns are standardised by the reference, an embedding is scaled as a whole; values are cut at 10
     deviations, and a missing one stands at the mean. Of more than 16 columns the 16 principal directions are kept, and
-    how far a row lies outside them counts as one more. The mixture is of up to 5 Gaussians (EM, Dempster, Laird, Rubin
-    1977), as many as lower the BIC (Schwarz 1978). A row is missing when all its values are, or when an embedding has
-    another length than the reference's; there is no column when nothing could be fitted (under 20 rows, or all columns
-    constant).
+    how far a row lies outside them counts as one more. There are as many Gaussians as lower the BIC (Schwarz 1978). A
+    row is missing when all its values are, or when an embedding has another length than the reference's; there is no
+    column when nothing could be fitted (under 20 rows, or all columns constant).
 
     Blind to a new value in a column that was constant, and to known values in a combination that the kept directions do
-    not show. On 200 rows and less the mixture knows its own rows better than fresh ones. 1 us an event with 60 columns
+    not show. A flag does not tell a lone outlier from a new group: the rate of flags does, since lone ones keep to
+    theirs. On 200 rows and less the mixture knows its own rows better than fresh ones. 1 us an event with 60 columns
     in batches of 250. Of scikit-learn's digits, an 8 or 9 scores above a fresh 0 to 7 with a chance of 0.9 when the
     reference had 0 to 7.
     """
@@ -60,11 +70,26 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         ),
     ] = ()
     components: Annotated[int, msgspec.Meta(description="Most Gaussians in the mixture.", ge=1, le=20)] = 5
+    flagged: Annotated[
+        float, msgspec.Meta(description="Share of the reference's own kind that is flagged at most.", gt=0, le=0.5)
+    ] = 0.01
     seed: Annotated[int, msgspec.Meta(description="Of the fit's random starts.", ge=0)] = 0
 
     def fit(self, rows: Batch) -> Any:
-        if len(rows) > FITTED:
-            rows = rows.take(np.sort(np.argpartition(rows.keys, FITTED)[:FITTED]))
+        order = np.argsort(rows.keys, kind="stable")
+        held = max(len(rows) - FITTED, len(rows) // 5)
+        last = math.ceil((held + 1) * (1 - self.flagged))  # the rank that a representative row may have among the held
+        if last > held:
+            held = max(len(rows) - FITTED, 0)
+        mixture = self._mixture(rows.take(np.sort(order[: len(rows) - held])))
+        if mixture is not None and last <= held:
+            novelty, _ = _measured(rows.take(order[len(rows) - held :]), mixture)
+            known = np.sort(novelty[~np.isnan(novelty)])
+            last = math.ceil((known.size + 1) * (1 - self.flagged))
+            mixture = mixture._replace(farthest=float(known[last - 1]) if last <= known.size else math.inf)
+        return None if mixture is None else mixture._asdict()
+
+    def _mixture(self, rows: Batch) -> _Mixture | None:
         columns = self._present(rows)
         values, is_vector = _matrix(rows, columns)
         center, inverse = _standard(values, is_vector)
@@ -78,9 +103,17 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         shown = left.std() < 1e-6 * np.sqrt(len(standard))  # 16 columns and less leave nothing but rounding
         nothing = np.zeros(0)
         bare = _Mixture(
-            columns, center, inverse, axes, float("nan") if shown else float(left.mean()), nothing, nothing, nothing
+            columns,
+            center,
+            inverse,
+            axes,
+            math.nan if shown else float(left.mean()),
+            nothing,
+            nothing,
+            nothing,
+            math.inf,
         )
-        return _best(bare, _points(standard, bare), self.components, rng)._asdict()
+        return _best(bare, _points(standard, bare), self.components, rng)
 
     def score(self, rows: Batch, fitted: Any) -> dict[str, Column]:
         if fitted is None:
@@ -88,15 +121,13 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         mixture = _Mixture(**fitted)
         if not any(name in rows.columns for name in mixture.columns):
             return {}
-        values, _ = _matrix(rows, mixture.columns)
-        if len(values) != len(mixture.center) or not len(rows):
-            return {"novelty": number(np.full(len(rows), np.nan))}
-        if len(rows) == 1:
-            # numpy drops an axis of length 1 and then adds up in another order, so a lone row comes twice
-            values = np.repeat(values, 2, axis=1)
-        standard, missing = _standardised(values, mixture.center, mixture.inverse)
-        likelihood = _likelihood(_log_densities(_points(standard, mixture), mixture))
-        return {"novelty": number(np.where(missing, np.nan, -likelihood)[: len(rows)])}
+        novelty, distance = _measured(rows, mixture)
+        far = np.where(np.isnan(novelty), np.nan, novelty > mixture.farthest)
+        return {
+            "novelty": number(novelty),
+            "cluster_distance": number(distance),
+            "non_representative": number(far, kind=Kind.FLAG),
+        }
 
     def _present(self, rows: Batch) -> list[str]:
         if self.columns:
@@ -105,6 +136,21 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         if embedding is not None and embedding.kind is Kind.VECTOR:
             return ["embedding"]
         return sorted(n for n, c in rows.columns.items() if c.kind is Kind.NUMBER and n not in _NO_INPUTS)
+
+
+def _measured(rows: Batch, mixture: _Mixture) -> tuple[Floats, Floats]:
+    """Novelty and distance to the nearest Gaussian of each row (n,), NaN where missing."""
+    values, _ = _matrix(rows, mixture.columns)
+    n = len(rows)
+    if len(values) != len(mixture.center) or not n:
+        return np.full(n, np.nan), np.full(n, np.nan)
+    if n == 1:
+        # numpy drops an axis of length 1 and then adds up in another order, so a lone row comes twice
+        values = np.repeat(values, 2, axis=1)
+    standard, missing = _standardised(values, mixture.center, mixture.inverse)
+    apart = _apart(_points(standard, mixture), mixture)
+    novelty = np.where(missing, np.nan, -_likelihood(_log_densities(apart, mixture)))
+    return novelty[:n], np.where(missing, np.nan, np.sqrt(apart.min(axis=0)))[:n]
 
 
 # Below, rows are the last axis: sums over columns then run along whole batches, and in the same order in any batch.
@@ -185,13 +231,18 @@ def _points(standard: Floats, mixture: _Mixture) -> Floats:
     return np.concatenate([along, [_left(standard, along, mixture.axes) - mixture.left]])
 
 
-def _log_densities(points: Floats, mixture: _Mixture) -> Floats:
-    """Log of weight times density (components, n), less the constant of the normal law."""
+def _apart(points: Floats, mixture: _Mixture) -> Floats:
+    """Squared distance to each Gaussian in its own deviations (components, n)."""
     k, d, _ = mixture.factors.shape
     offsets = np.einsum("kij,kj->ki", mixture.factors, mixture.means)
     apart = np.einsum("jn,kj->kn", points, mixture.factors.reshape(k * d, d)) - offsets.reshape(k * d, 1)
+    return np.asarray(np.einsum("kdn,kdn->kn", *[apart.reshape(k, d, -1)] * 2))
+
+
+def _log_densities(apart: Floats, mixture: _Mixture) -> Floats:
+    """Log of weight times density (components, n), less the constant of the normal law."""
     fixed = np.log(mixture.weights) + np.log(np.einsum("kii->ki", mixture.factors)).sum(axis=1)
-    return np.asarray(fixed[:, None] - 0.5 * np.einsum("kdn,kdn->kn", *[apart.reshape(k, d, -1)] * 2))
+    return np.asarray(fixed[:, None] - 0.5 * apart)
 
 
 def _likelihood(densities: Floats) -> Floats:
@@ -205,7 +256,8 @@ def _best(bare: _Mixture, points: Floats, components: int, rng: np.random.Genera
     d, n = points.shape
     best, lowest = bare, np.inf
     for k in range(1, min(components, n // FEWEST) + 1):
-        mixture, likelihood = _fitted(bare, points, _spread_out(points, k, rng))
+        fits = [_fitted(bare, points, _spread_out(points, k, rng)) for _ in range(STARTS if k > 1 else 1)]
+        mixture, likelihood = max(fits, key=lambda fit: fit[1])
         numbers = k * (d + d * (d + 1) / 2) + k - 1
         bic = numbers * np.log(n) - 2.0 * n * likelihood
         if bic >= lowest:
@@ -240,7 +292,7 @@ def _fitted(bare: _Mixture, points: Floats, shares: Floats) -> tuple[_Mixture, f
             spread = (share * apart) @ apart.T / mass[i] + FLOOR * np.eye(d)
             factors[i] = np.tril(np.linalg.inv(np.linalg.cholesky(spread)))
         mixture = bare._replace(weights=mass / mass.sum(), means=means, factors=factors)
-        densities = _log_densities(points, mixture)
+        densities = _log_densities(_apart(points, mixture), mixture)
         likelihood = _likelihood(densities)
         shares = np.exp(densities - likelihood)
         before, mean = mean, float(likelihood.mean())

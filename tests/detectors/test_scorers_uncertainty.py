@@ -130,6 +130,21 @@ def test_the_number_of_members_can_be_given_where_there_are_no_scores() -> None:
     assert flag.values.tolist() == expected.astype(float).tolist()
 
 
+def test_the_confidence_of_the_consensus_stands_in_where_there_are_no_scores() -> None:
+    each = np.random.default_rng(4).dirichlet(np.ones(3), (10, 2))
+    batch = from_columns({"members": vector(each.reshape(10, 6))})
+    scorer = Committee(members=2)
+    found = scorer.score(batch, scorer.fit(batch))
+    assert found["consensus"].values == pytest.approx(each.mean(axis=1).max(axis=1))
+    assert "consensus" not in committee(each)
+
+
+def test_disagreement_is_the_mutual_information_of_answer_and_member() -> None:
+    each = np.random.default_rng(5).dirichlet(np.ones(4), (20, 6))
+    bald = scipy_entropy(each.mean(axis=1), axis=1) - scipy_entropy(each, axis=2).mean(axis=1)
+    assert committee(each)["disagreement"] == pytest.approx(bald)
+
+
 def test_a_committee_of_one_derives_nothing() -> None:
     batch = from_columns({"members": vector(np.full((5, 3), 1 / 3)), "scores": vector(np.full((5, 3), 1 / 3))})
     assert Committee().score(batch, Committee().fit(batch)) == {}

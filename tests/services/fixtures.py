@@ -6,10 +6,13 @@ A server that is not installed skips the test by name, or fails it where DRIFTD_
 
 from __future__ import annotations
 
+import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -47,8 +50,12 @@ def pytest_runtest_setup() -> None:
 def require(recipe: Recipe) -> None:
     """Go on if the server is installed; else skip the test, or fail it where servers are required."""
     reason = recipe.absent()
-    if reason is None:
-        return
+    if reason is not None:
+        absent(reason)
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip the test, or fail it where nothing may be absent."""
     if os.environ.get("DRIFTD_REQUIRE_SERVICES") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -94,6 +101,15 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     """The session's fault injector."""
     require(TOXIPROXY)
     yield from _share(Toxiproxy(tmp_path_factory.mktemp("toxiproxy")))
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """The module torch, with its extra installed."""
+    if find_spec("torch") is None or find_spec("safetensors") is None:
+        absent("torch is not installed: make torch")
+    with warnings.catch_warnings(action="ignore"):  # what its own import warns of is not ours to fix
+        return importlib.import_module("torch")
 
 
 @pytest.fixture
