@@ -411,6 +411,7 @@ class Judge:
             late=state.late,
             windows=state.windows,
             tasks=state.tasks,
+            promises=tuple(p for watch in desk.watches.values() for p in watch.promises(desk.window)),
             doubt=self._doubt(desk),
         )
 

@@ -28,7 +28,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from monitor.snapshot import ColumnView, EstimateView, ModelView, ScoreView, Snapshot
+from monitor.snapshot import ColumnView, EstimateView, ModelView, PromiseView, ScoreView, Snapshot
 
 OTHER = "__other__"  # the label value of everything beyond a cap
 _LONGEST = 120  # characters of a label value that comes from data
@@ -270,6 +270,14 @@ def _estimates(value: Callable[[EstimateView], float]) -> Callable[[_Capped], It
     return rows
 
 
+def _promises(value: Callable[[PromiseView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        for promise in shown.model.promises:
+            yield (promise.check,), value(promise)
+
+    return rows
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -324,6 +332,14 @@ _SHOWN = (
            "Quantiles of the last window (`q`: 0.5 is the median), in the column's own unit.", _quantiles),
     _Shown("column_category_ratio", "gauge", (*_COLUMN, "word"),
            "Share of the most frequent words that the reference knows. `__other__`: all the rest.", _shares),
+    _Shown("alarms", "counter", ("check",), "Alarms of a check that promises how few are false; true ones included.",
+           _promises(lambda p: p.alarms)),
+    _Shown("false_alarms_allowed", "counter", ("check",),
+           "False alarms, at most, that the promise expects in what was judged so far: beside `driftd_alarms`.",
+           _promises(lambda p: p.allowed)),
+    _Shown("promise_length", "gauge", ("check", "unit"),
+           "Event time in seconds, or events, in which a check promises at most one false alarm of the whole model.",
+           lambda s: (((p.check, p.unit), p.length) for p in s.model.promises)),
     _Shown("drift_score", "gauge", _LOOK,
            "Last score of a check; its meaning is the check's. `scope`: such as `slice:young`, empty for all rows. "
            "`__other__`: the highest of the columns not shown.",

@@ -6,7 +6,8 @@ import math
 import time
 from html import escape
 
-from monitor.snapshot import AlertView, ModelView, ScoreView, Snapshot
+from detectors.units import seconds_text
+from monitor.snapshot import AlertView, ModelView, PromiseView, ScoreView, Snapshot
 
 REFRESH = 5  # seconds
 _SCORES = 30  # shown of a model: the highest in terms of their limit
@@ -40,7 +41,7 @@ def page(snapshot: Snapshot, health: dict[str, str]) -> str:
 def _model(model: ModelView) -> str:
     return (
         f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
-        f"{_alerts(model)}{_findings(model)}{_scores(model.scores)}"
+        f"{_promises(model)}{_alerts(model)}{_findings(model)}{_scores(model.scores)}"
     )
 
 
@@ -56,6 +57,24 @@ def _standing(model: ModelView) -> str:
     if model.reference:
         facts.append(f"reference {model.reference} ({model.reference_source})")
     return escape(" · ".join(facts))
+
+
+def _promises(model: ModelView) -> str:
+    return "".join(f"<p>{escape(promise_text(promise))}</p>" for promise in model.promises)
+
+
+def promise_text(promise: PromiseView) -> str:
+    """What is promised, what that allows so far, what came.
+
+    >>> promise_text(PromiseView("evidence", "seconds", 30 * 86400.0, 0.25, 1))
+    'evidence: at most 1 false alarm in 30d for the whole model, so far 0.25; 1 alarm came, true ones included.'
+    """
+    length = seconds_text(promise.length) if promise.unit == "seconds" else f"{promise.length:,.0f} events"
+    came = "1 alarm" if promise.alarms == 1 else f"{promise.alarms:,} alarms"
+    return (
+        f"{promise.check}: at most 1 false alarm in {length} for the whole model, so far {promise.allowed:.2g}; "
+        f"{came} came, true ones included."
+    )
 
 
 def _alerts(model: ModelView) -> str:

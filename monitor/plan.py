@@ -97,7 +97,7 @@ def _sharing(check: Check, share: float) -> Check:
     if share == 1.0 or not isinstance(detector, EDetector):
         return check
     part = replace(detector, time=detector.time / share, events=round(detector.events / share))
-    return replace(check, detector=part)
+    return replace(check, detector=part, share=share)
 
 
 def server_of(model: str) -> str:

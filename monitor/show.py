@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
@@ -13,7 +14,8 @@ from alerting.alert import Alert
 from detectors.core import Kind, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
-from monitor.snapshot import AlertView, ColumnView, EstimateView, ModelView, ScoreView
+from monitor.snapshot import AlertView, ColumnView, EstimateView, ModelView, PromiseView, ScoreView
+from monitor.watch import Promise
 
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
 WORDS = 10  # shares shown of a category column; the rest is `__other__`
@@ -34,6 +36,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     late: int
     windows: int
     tasks: int
+    promises: tuple[Promise, ...]  # of every scope
     doubt: str = ""  # why estimates of the performance are not valid
 
     @cached_property
@@ -69,8 +72,26 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 if a.resolved is None
             ),
             label_tasks=self.tasks,
+            promises=_promises(self.promises),
             findings=self.texts,
         )
+
+
+def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:
+    """One of each check: the scopes of a model share its promise, so what they may raise adds up."""
+    by_check: dict[str, list[Promise]] = {}
+    for promise in made:
+        by_check.setdefault(promise.check, []).append(promise)
+    return tuple(
+        PromiseView(
+            check,
+            some[0].unit,
+            some[0].length,
+            math.fsum(p.passed for p in some) / some[0].length,
+            sum(p.alarms for p in some),
+        )
+        for check, some in by_check.items()
+    )
 
 
 def _columns(profile: Profile, reference: Reference) -> tuple[ColumnView, ...]:

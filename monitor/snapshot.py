@@ -46,6 +46,16 @@ class EstimateView(msgspec.Struct, frozen=True):
     doubt: str = ""  # why it is not valid, in words
 
 
+class PromiseView(msgspec.Struct, frozen=True):
+    """What a check promises for a model and all its slices and versions together, beside what came."""
+
+    check: str
+    unit: str  # "seconds" of event time, or "events"
+    length: float  # in which there is at most one false alarm
+    allowed: float  # false alarms, at most, that the promise expects in what was judged so far
+    alarms: int  # that came, true ones included
+
+
 class AlertView(msgspec.Struct, frozen=True):
     """An open alert."""
 
@@ -76,6 +86,7 @@ class ModelView(msgspec.Struct, frozen=True):
     scores: tuple[ScoreView, ...] = ()
     estimates: tuple[EstimateView, ...] = ()
     alerts: tuple[AlertView, ...] = ()
+    promises: tuple[PromiseView, ...] = ()
     label_tasks: int = 0  # made since the beginning
     findings: tuple[str, ...] = ()  # texts of the last findings, newest last, at most 20
 

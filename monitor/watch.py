@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from alerting.alert import Severity
+from detectors.checks.evidence import EDetector
 from detectors.core import Detector, Scores, Sequential
 from detectors.profile import Profile
 from detectors.reference import Reference
@@ -25,6 +26,7 @@ class Check(msgspec.Struct, frozen=True):
     windows: int = 1  # base windows looked at together
     against: str = "reference"  # | "previous": the windows before
     severity: Severity = Severity.WARNING
+    share: float = 1.0  # of the model's one promise; the detector's own is the model's over its share
 
     @property
     def every(self) -> int:
@@ -37,10 +39,30 @@ class Check(msgspec.Struct, frozen=True):
         return float(getattr(self.detector, "limit", math.nan))
 
 
+class Tally(msgspec.Struct):
+    """What has been judged since the watch began, and how often each check began to find something."""
+
+    windows: int = 0
+    rows: int = 0
+    alarms: dict[str, int] = {}
+    finding: list[str] = []  # checks whose last look found something: what they go on finding is no new alarm
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """What a check promises of its false alarms, beside what came."""
+
+    check: str
+    unit: str  # "seconds" of event time, or "events"
+    length: float  # in which there is at most one false alarm of the model
+    passed: float  # judged so far, times the share of the promise that it was judged at
+    alarms: int
+
+
 class SavedWatch(msgspec.Struct, frozen=True):
     """What of a watched scope a restart needs."""
 
     seen: int
+    tally: Tally
     memories: dict[str, Any]
     history: list[Kept]
 
@@ -55,6 +77,7 @@ class Watch:
         self.last: Profile | None = None  # of that window
         self.scores: dict[str, tuple[float, Scores]] = {}  # by check: its limit, and its last look
         self._checks = checks
+        self._tally = Tally()
         self._memories: dict[str, Any] = {}
         spans = [c.windows * (2 if c.against == "previous" else 1) for c in checks]
         self._history = History(reference.layout, max(spans, default=1))
@@ -64,6 +87,8 @@ class Watch:
     def take(self, window: int, profile: Profile) -> Iterator[tuple[Check, Scores]]:
         """Takes in a window newer than all before, with rows or without; what each check that is due says."""
         self._history.push(window, profile)
+        self._tally.windows += 1
+        self._tally.rows += profile.rows
         if profile.rows:
             self.seen, self.last = window, profile
         spans: dict[tuple[int, int], Profile] = {(window, 1): profile}
@@ -81,6 +106,7 @@ class Watch:
                 against = over(window - check.windows, check.windows)
             scores = self._run(check, over(window, check.windows), against)
             self.scores[check.name] = (check.limit, scores)
+            self._count_alarm(check.name, found=bool(scores.findings))
             yield check, scores
 
     def _run(self, check: Check, current: Profile, against: Profile) -> Scores:
@@ -92,11 +118,34 @@ class Watch:
         self._memories[check.name], scores = detector.step(self._memories[check.name], current, against, columns)
         return scores
 
+    def _count_alarm(self, check: str, *, found: bool) -> None:
+        tally = self._tally
+        if found and check not in tally.finding:
+            tally.alarms[check] = tally.alarms.get(check, 0) + 1
+            tally.finding.append(check)
+        elif not found and check in tally.finding:
+            tally.finding.remove(check)
+
+    def promises(self, window: float) -> list[Promise]:
+        """Of those checks that make one. `window` is a base window's length in seconds."""
+        tally = self._tally
+        return [
+            Promise(
+                check.name,
+                "events" if check.detector.events else "seconds",
+                round(check.detector.promise * check.share, 3),  # as it was configured, but for rounding
+                check.share * (tally.rows if check.detector.events else tally.windows * window),
+                tally.alarms.get(check.name, 0),
+            )
+            for check in self._checks
+            if isinstance(check.detector, EDetector)
+        ]
+
     def save(self) -> SavedWatch:
         """For `restore` on a watch of the same scope, checks and reference."""
-        return SavedWatch(self.seen, self._memories, self._history.save())
+        return SavedWatch(self.seen, self._tally, self._memories, self._history.save())
 
     def restore(self, saved: SavedWatch) -> int:
         """Goes on from there; how many windows of the history could not be read."""
-        self.seen, self._memories = saved.seen, saved.memories
+        self.seen, self._tally, self._memories = saved.seen, saved.tally, saved.memories
         return self._history.restore(saved.history)

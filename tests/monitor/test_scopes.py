@@ -228,3 +228,17 @@ def test_a_slice_of_which_the_reference_has_too_few_rows_is_not_judged(caplog: p
     daemon.feed(people(1_000 + 5 * ROWS, 1))
     assert {score.scope for score in daemon.judge.snapshot().models[0].scores} == {""}
     assert "too few rows of slice:old" in caplog.text
+
+
+def test_the_promise_is_shown_for_the_whole_model_beside_the_alarms_that_came() -> None:
+    daemon = Daemon(SLICES)
+    daemon.feed(people(1_000 + 10 * ROWS, 1))
+    [calm] = daemon.judge.snapshot().models[0].promises
+    assert (calm.unit, calm.length, calm.alarms) == ("seconds", EDetector().time, 0)
+    daemon.feed(richer(people(20 * ROWS, 2), lambda _: True, 15.0))
+    daemon.restart()
+    [after] = daemon.judge.snapshot().models[0].promises
+    windows = daemon.judge.snapshot().models[0].windows - 1_000 // ROWS
+    # a version is watched from its first window on
+    assert after.allowed == pytest.approx(windows * 10.0 * (1 - 1 / 8) / EDetector().time, rel=0.02)
+    assert after.alarms >= 1
