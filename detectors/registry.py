@@ -11,20 +11,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from detectors.checks.conversion import Unit
+from detectors.checks.duplicates import Duplicates
 from detectors.checks.events import Ddm, Eddm, HddmA, HddmW, Kswin
 from detectors.checks.evidence import EDetector
-from detectors.checks.conversion import Unit
 from detectors.checks.joint import DomainClassifier, Mmd
 from detectors.checks.level import Level, Quantile
 from detectors.checks.performance import Calibration, Performance
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
+from detectors.checks.rules import Rules
 from detectors.checks.sequential import Adwin, PageHinkley
 from detectors.checks.shift import ChiSquare, Hellinger, JensenShannon, Ks, LInfinity, Psi, Wasserstein
+from detectors.checks.stuck import Stuck
 from detectors.checks.volume import Volume
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
 from detectors.scorers.novelty import Novelty
 from detectors.scorers.outcome import Outcome
+from detectors.scorers.rules import Rules as RuleLayer
 from detectors.scorers.text import Text
 from detectors.scorers.uncertainty import Uncertainty
 
@@ -34,6 +38,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "uncertainty": Uncertainty,
     "committee": Committee,
     "text": Text,
+    "rules": RuleLayer,
     "novelty": Novelty,
     "outcome": Outcome,
 }
@@ -45,6 +50,9 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "range": Range,
     "new_category": NewCategory,
     "constant": Constant,
+    "stuck": Stuck,
+    "duplicates": Duplicates,
+    "rules": Rules,
     "volume": Volume,
     "psi": Psi,
     "jensen_shannon": JensenShannon,
@@ -121,6 +129,8 @@ def default_scorers(schema: Sequence[ColumnSpec]) -> dict[str, Scorer]:
         found["committee"] = Committee()
     if Kind.TEXT in kinds.values():
         found["text"] = Text()
+    if kinds.get("rule") is Kind.CATEGORY:
+        found["rules"] = RuleLayer()
     if kinds.get("label") is Kind.CATEGORY and any(spec.role is Role.TRUTH for spec in schema):
         found["outcome"] = Outcome()
     return found

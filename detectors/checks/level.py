@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from detectors.checks.dependence import worth
 from detectors.checks.tails import binomial_tail, normal_tail, upper_share
 from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, named, positions, value_text, verdict
 from detectors.core import Floats, Scores
@@ -25,8 +26,9 @@ Side = Annotated[
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="level"):
     """The mean of a number, flag or derived column moved. Score: by how much, in the asked direction.
 
-    p is of a z-test with the larger of both variances, so a spread that grew does not pass for a level; the test is
-    approximate under some 30 rows or where few values carry the mean. Blind to changes that keep the mean.
+    p is of a z-test with the larger of both variances, so a spread that grew does not pass for a level, and with rows
+    that are alike because they are neighbours counted for fewer (`dependence.worth`); it is approximate under some 30
+    rows or where few values carry the mean. Blind to changes that keep the mean.
     """
 
     limit: Annotated[float, msgspec.Meta(ge=0, description="Found when the mean moved by more, in `unit`.")] = 0.5
@@ -51,7 +53,11 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         with np.errstate(divide="ignore", invalid="ignore"):
             moved = after - before
             moved = np.where(np.abs(moved) > ROUNDING * np.maximum(np.abs(after), np.abs(before)), moved, moved * 0)
-            error = np.sqrt(np.maximum(spread, spread_before) / now + spread_before / was)
+            crowd = np.ones(f.size)
+            far = np.abs(moved) > self.limit * np.sqrt(spread_before) if self.unit == "deviations" else moved != 0
+            if far.any():  # elsewhere it can find nothing
+                crowd[far] = worth(current, reference, reference.sample.numbers[:, f[far]])
+            error = np.sqrt(crowd * np.maximum(spread, spread_before) / now + spread_before / was)
             z = np.where(error > 0, moved / error, np.sign(moved) * np.inf)
             z = np.where(moved == 0, 0.0, z)
             if self.unit == "deviations":

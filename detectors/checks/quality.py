@@ -1,8 +1,8 @@
 """Is the data whole: missing values, wrong kinds, absent columns, values and words never seen, stuck columns.
 
 The reference may be imperfect and is itself a sample. So a share of bad rows is held against the largest share that the
-reference's own rows still speak for (Wilson 1927, three standard errors up), and p is the chance of as many bad rows at
-that share: nothing is assumed of the values.
+reference's own rows still speak for (Wilson 1927, three standard errors up), and never less than the share allowed: p
+is the chance of as many bad rows at that share. Nothing is assumed of the values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from detectors.checks.dependence import worth
 from detectors.checks.tails import binomial_tail, upper_share
 from detectors.checks.verdict import (
     Alpha,
@@ -41,11 +42,15 @@ def _share(bad: Ints, rows: Ints) -> Floats:
     return np.where(rows > 0, bad / np.maximum(rows, 1), np.nan)
 
 
-def _rise(bad: Ints, now: Ints, bad_before: Ints, was: Ints) -> tuple[Floats, Callable[[], Floats]]:
-    """Rise of the share of bad rows, and the chance of it where nothing changed."""
+def _rise(bad: Ints, now: Ints, bad_before: Ints, was: Ints, limit: float) -> tuple[Floats, Callable[[], Floats]]:
+    """Rise of the share of bad rows, and the chance of as many bad rows where it rose by no more than `limit`.
+
+    A share at its limit is thus a finding in one window of ten thousand, not in every other.
+    """
+    before = _share(bad_before, was)
     return (
-        _share(bad, now) - _share(bad_before, was),
-        lambda: binomial_tail(bad, now, upper_share(bad_before, was)),
+        _share(bad, now) - before,
+        lambda: binomial_tail(bad, now, np.maximum(upper_share(bad_before, was), np.minimum(before + limit, 1.0))),
     )
 
 
@@ -77,7 +82,7 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
         rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         rows, rows_before = _rows(current, at), _rows(reference, at)
-        rise, chance = _rise(now, rows, was, rows_before)
+        rise, chance = _rise(now, rows, was, rows_before, self.limit)
         return verdict(rule, Measured(names, rise, chance, rows, rows_before), say, "Rise", "share")
 
 
@@ -102,7 +107,7 @@ class WrongType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             return Words(text, {"before": before, "after": after})
 
         rows, rows_before = _rows(current, at), _rows(reference, at)
-        rise, _ = _rise(now, rows, was, rows_before)
+        rise, _ = _rise(now, rows, was, rows_before, self.limit)
         measured = Measured(names, rise, None, rows, rows_before)
         return verdict(Rule(self.limit, self.min_rows), measured, say, "Rise", "share")
 
@@ -127,8 +132,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         rows, rows_before = _rows(current, at), _rows(reference, at)
         lacking, lacking_before = current.missing[at], reference.missing[at]
         gone, new = lacking == rows, lacking_before == rows_before
-        lost, lost_chance = _rise(lacking, rows, lacking_before, rows_before)
-        won, won_chance = _rise(rows - lacking, rows, rows_before - lacking_before, rows_before)
+        lost, lost_chance = _rise(lacking, rows, lacking_before, rows_before, 0.0)
+        won, won_chance = _rise(rows - lacking, rows, rows_before - lacking_before, rows_before, 0.0)
 
         def say(i: int) -> Words:
             if gone[i]:
@@ -178,7 +183,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             return Words(text, {"low": low, "high": high, "lowest": lowest, "highest": highest})
 
         rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        rise, chance = _rise(bad, now, bad_before, was)
+        rise, chance = _rise(bad, now, bad_before, was, self.limit)
         return verdict(rule, Measured(names, rise, chance, now, was), say, "Rise", "share")
 
 
@@ -215,15 +220,16 @@ class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             return Words(text, {"words": ", ".join(first), "distinct": float(len(held))})
 
         rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        rise, chance = _rise(new, now, once, was)
+        rise, chance = _rise(new, now, once, was, self.limit)
         return verdict(rule, Measured(names, rise, chance, now, was), say, "Rise", "share")
 
 
 class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):
     """A column that varied and now has one value only: a stuck sensor, a default filled in. Score: 1 if so, else 0.
 
-    p is the chance that all rows fall where the value lies in the reference, so a flag that is rarely set may rest.
-    Blind to a column stuck in some rows only.
+    p is the chance that all rows fall where the value lies in the reference, so a flag that is rarely set may rest;
+    rows that are alike because they are neighbours count for fewer (`dependence.worth`). Blind to a column stuck in
+    some rows only, see `stuck`.
     """
 
     alpha: Alpha = 0.0001
@@ -256,8 +262,14 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
             return Words(f"{names[i]} is stuck at {value} in every row; in the reference {before}", {"value": value})
 
         found = stuck & varied
-        p_value = np.where(found, binomial_tail(now, now, upper_share(there, was)), 1.0)
-        measured = Measured(names, found.astype(np.float64), p_value, now, was)
+
+        def chance() -> Floats:
+            sample, cell = reference.sample, words.argmax(axis=1)
+            alike = np.concatenate([sample.numbers[:, numbers], sample.codes[:, categories] == cell], axis=1)
+            free = np.maximum(now / worth(current, reference, alike), 1).astype(np.int64)
+            return np.where(found, binomial_tail(free, free, upper_share(there, was)), 1.0)
+
+        measured = Measured(names, found.astype(np.float64), chance, now, was)
         return verdict(Rule(0.0, self.min_rows, self.alpha, self.correction), measured, say, "Stuck")
 
 

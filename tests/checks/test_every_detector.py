@@ -35,12 +35,13 @@ def calm(rng: np.random.Generator, n: int) -> dict[str, Column]:
         "embedding": vector(rng.normal(0, 1, (n, 3))),
         "expected_correct": number(rng.choice([0.7, 0.8, 0.95], n)),
         "surprise": number((rng.random(n) < 0.8) - 0.8),
+        "changed_by_rule": number(rng.random(n) < 0.1, kind=Kind.FLAG),
     }
 
 
 def wrecked(rng: np.random.Generator, n: int) -> dict[str, Column]:
-    """Rows in which each thing that any detector watches has gone wrong."""
-    return {
+    """Rows in which each thing that any detector watches has gone wrong; each comes twice."""
+    columns = {
         "amount": number(rng.normal(30, 9, n)),
         "holed": number(np.full(n, np.nan), wrong=np.ones(n, np.bool_)),
         "count": number(np.full(n, 4.0)),
@@ -52,7 +53,9 @@ def wrecked(rng: np.random.Generator, n: int) -> dict[str, Column]:
         "embedding": empty(Kind.VECTOR, n, 3),
         "expected_correct": number(np.full(n, 0.7)),
         "surprise": number((rng.random(n) < 0.4) - 0.8),
+        "changed_by_rule": number(rng.random(n) < 0.8, kind=Kind.FLAG),
     }
+    return {name: column.take(np.arange(n) // 2) for name, column in columns.items()}
 
 
 LEARNED = learned(from_columns(calm(np.random.default_rng(1), 5_000)))

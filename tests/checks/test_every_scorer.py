@@ -33,6 +33,7 @@ def rows(n: int, seed: int = 0, **changed: Column) -> Batch:
         "y": number(rng.exponential(size=n)),
         "constant": number(np.ones(n)),
         "word": category(rng.choice(["a", "b"], n).tolist()),
+        "rule": category([None if r < 0.7 else "cap" if r < 0.9 else "cap>round" for r in rng.random(n)]),
         "scores": vector(scores),
         "members": vector(members),
         "embedding": vector(embedding),

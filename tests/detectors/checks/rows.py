@@ -13,9 +13,9 @@ from detectors.reference import Reference, build_from
 Values = Floats | Sequence[float] | Sequence[str | None] | Column
 
 
-def rows(columns: Mapping[str, Values]) -> Batch:
-    """A batch: numbers from numbers, categories from words."""
-    return from_columns({name: _column(values) for name, values in columns.items()})
+def rows(columns: Mapping[str, Values], times: Floats | None = None) -> Batch:
+    """A batch: numbers from numbers, categories from words; all at time 0 where no times are given."""
+    return from_columns({name: _column(values) for name, values in columns.items()}, times)
 
 
 def _column(values: Values) -> Column:
@@ -33,13 +33,13 @@ def learned(batch: Batch) -> Reference:
     return build_from("model", batch, {}, roles={}, source="rows of a test", created=0.0)
 
 
-def reference(columns: Mapping[str, Values]) -> Profile:
+def reference(columns: Mapping[str, Values], times: Floats | None = None) -> Profile:
     """The profile of rows on the layout that they ask for."""
-    return learned(rows(columns)).profile
+    return learned(rows(columns, times)).profile
 
 
-def window(on: Profile, columns: Mapping[str, Values]) -> Profile:
+def window(on: Profile, columns: Mapping[str, Values], times: Floats | None = None) -> Profile:
     """The profile of rows on another profile's layout."""
     profile = Profile(on.layout)
-    profile.update(rows(columns))
+    profile.update(rows(columns, times))
     return profile

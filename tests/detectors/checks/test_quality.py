@@ -112,8 +112,25 @@ def test_a_column_that_may_rest_is_not_stuck(before: Any, now: Any) -> None:
     )
 
 
+def test_a_share_that_hovers_at_its_limit_does_not_flap() -> None:
+    rng = np.random.default_rng(2)
+    windows = [np.where(rng.random(500) < 0.12, np.nan, 0.5) for _ in range(200)]
+    found = [bool(Missing().check(*pair(holed(NORMAL, 0.10), now), ["x"]).findings) for now in windows]
+    assert sum(found) <= 1
+
+
+def test_a_day_of_alike_rows_is_not_constant_where_days_of_the_reference_were_alike_too() -> None:
+    rng = np.random.default_rng(3)
+    days = np.repeat(rng.random(80) < 0.5, 48).astype(float)
+    loose = rng.permutation(days)
+    for values, calm in ((days, True), (loose, False)):
+        was = reference({"x": values}, times=np.arange(values.size) * np.float64(1_800))
+        now = window(was, {"x": np.ones(48)}, times=np.arange(48) * np.float64(1_800))
+        assert bool(Constant().check(now, was, ["x"]).findings) is not calm
+
+
 def test_a_small_reference_is_not_taken_for_the_truth() -> None:
-    # none missing in 30 rows says little: 3 in 100 are no finding, against 30,000 rows they are
-    now = holed(np.linspace(0, 1, 100), 0.03)
+    # none missing in 30 rows says little: 12 in 100 are no finding, against 30,000 rows they are
+    now = holed(np.linspace(0, 1, 100), 0.12)
     assert not Missing().check(*pair(np.linspace(0, 1, 30), now), ["x"]).findings
     assert Missing().check(*pair(np.linspace(0, 1, 30_000), now), ["x"]).findings
