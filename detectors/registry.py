@@ -26,8 +26,10 @@ from detectors.checks.stuck import Stuck
 from detectors.checks.volume import Volume
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
+from detectors.scorers.half_space import HalfSpaceTrees
 from detectors.scorers.novelty import Novelty
 from detectors.scorers.outcome import Outcome
+from detectors.scorers.projection import Projection
 from detectors.scorers.rules import Rules as RuleLayer
 from detectors.scorers.text import Text
 from detectors.scorers.uncertainty import Uncertainty
@@ -40,6 +42,8 @@ SCORERS: dict[str, type[Scorer]] = {
     "text": Text,
     "rules": RuleLayer,
     "novelty": Novelty,
+    "half_space_trees": HalfSpaceTrees,
+    "projection": Projection,
     "outcome": Outcome,
 }
 
@@ -121,6 +125,7 @@ def default_scorers(schema: Sequence[ColumnSpec]) -> dict[str, Scorer]:
     found: dict[str, Scorer] = {}
     if kinds.get("embedding") is Kind.VECTOR:
         found["novelty"] = Novelty(columns=("embedding",))
+        found["projection"] = Projection(columns=("embedding",))
     elif len(numbers) > 1:
         found["novelty"] = Novelty(columns=numbers)
     if kinds.get("scores") is Kind.VECTOR:

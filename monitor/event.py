@@ -82,7 +82,7 @@ RESERVED = (
 # What scorers derive; an input of such a name would be written over.
 DERIVED = (
     "least_confidence", "margin", "ratio", "entropy", "vote_entropy", "disagreement", "members_disagree", "novelty",
-    "cluster_distance", "non_representative", "expected_correct",
+    "cluster_distance", "non_representative", "rarity", "expected_correct",
 )  # fmt: skip
 TAKEN = frozenset(RESERVED + DERIVED)
 

@@ -8,21 +8,15 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from detectors.core import Batch, Column, Floats, Kind, Mask, number
-from detectors.scorers.uncertainty import MEASURES
+from detectors.core import Batch, Column, Floats, Kind, number
+from detectors.scorers.matrix import Columns, chosen, matrix, scales, standardised
 
 DIMENSIONS = 16  # principal directions kept of more columns than that
 FITTED = 5_000  # rows the mixture is fitted on: 5 Gaussians on 17 dimensions have 854 numbers
 STEPS = 50  # of EM; 20 ms each at most
 STARTS = 5  # of EM; with one, two in six mixtures of three clear clusters end with two clusters in one Gaussian
 FEWEST = 20  # rows under which there is nothing worth fitting
-FAR = 10.0  # deviations at which a value is cut, so that one wild value cannot own a window's mean
 FLOOR = 1e-3  # added to the variances of every Gaussian, where the first direction has 1
-
-# What a batch may hold beside the inputs: answers, software measures, and what other scorers derive.
-_NO_INPUTS = frozenset({
-    "value", "latency", "status", "vote_entropy", "disagreement", "members_disagree", "consensus", "novelty", *MEASURES,
-})  # fmt: skip
 
 
 class _Mixture(NamedTuple):
@@ -62,13 +56,7 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     reference had 0 to 7.
     """
 
-    columns: Annotated[
-        tuple[str, ...],
-        msgspec.Meta(
-            description="Number columns to look at together, or one vector column. Empty: `embedding` if there is one, "
-            "else every number column that no other scorer made and that is neither answer nor latency."
-        ),
-    ] = ()
+    columns: Columns = ()
     components: Annotated[int, msgspec.Meta(description="Most Gaussians in the mixture.", ge=1, le=20)] = 5
     flagged: Annotated[
         float, msgspec.Meta(description="Share of the reference's own kind that is flagged at most.", gt=0, le=0.5)
@@ -90,10 +78,10 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         return None if mixture is None else mixture._asdict()
 
     def _mixture(self, rows: Batch) -> _Mixture | None:
-        columns = self._present(rows)
-        values, is_vector = _matrix(rows, columns)
-        center, inverse = _standard(values, is_vector)
-        standard, missing = _standardised(values, center, inverse)
+        columns = chosen(rows, self.columns)
+        values, is_vector = matrix(rows, columns)
+        center, inverse = scales(values, is_vector)
+        standard, missing = standardised(values, center, inverse)
         standard = np.ascontiguousarray(standard[:, ~missing])
         if standard.shape[1] < FEWEST or not inverse.any():
             return None
@@ -129,71 +117,23 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
             "non_representative": number(far, kind=Kind.FLAG),
         }
 
-    def _present(self, rows: Batch) -> list[str]:
-        if self.columns:
-            return list(self.columns)
-        embedding = rows.get("embedding")
-        if embedding is not None and embedding.kind is Kind.VECTOR:
-            return ["embedding"]
-        return sorted(n for n, c in rows.columns.items() if c.kind is Kind.NUMBER and n not in _NO_INPUTS)
-
 
 def _measured(rows: Batch, mixture: _Mixture) -> tuple[Floats, Floats]:
     """Novelty and distance to the nearest Gaussian of each row (n,), NaN where missing."""
-    values, _ = _matrix(rows, mixture.columns)
+    values, _ = matrix(rows, mixture.columns)
     n = len(rows)
     if len(values) != len(mixture.center) or not n:
         return np.full(n, np.nan), np.full(n, np.nan)
     if n == 1:
         # numpy drops an axis of length 1 and then adds up in another order, so a lone row comes twice
         values = np.repeat(values, 2, axis=1)
-    standard, missing = _standardised(values, mixture.center, mixture.inverse)
+    standard, missing = standardised(values, mixture.center, mixture.inverse)
     apart = _apart(_points(standard, mixture), mixture)
     novelty = np.where(missing, np.nan, -_likelihood(_log_densities(apart, mixture)))
     return novelty[:n], np.where(missing, np.nan, np.sqrt(apart.min(axis=0)))[:n]
 
 
 # Below, rows are the last axis: sums over columns then run along whole batches, and in the same order in any batch.
-
-
-def _matrix(rows: Batch, columns: list[str]) -> tuple[Floats, bool]:
-    """Values (columns, n), NaN where missing, and whether they are a vector's; a column of another kind is missing."""
-    first = rows.get(columns[0]) if len(columns) == 1 else None
-    if first is not None and first.kind is Kind.VECTOR:
-        return np.ascontiguousarray(first.values.T), True
-    values = np.full((len(columns), len(rows)), np.nan)
-    for i, name in enumerate(columns):
-        column = rows.get(name)
-        if column is not None and column.kind in (Kind.NUMBER, Kind.FLAG):
-            values[i] = column.values
-    return values, False
-
-
-def _standard(values: Floats, is_vector: bool) -> tuple[Floats, Floats]:
-    """Mean and inverse deviation (columns,), the deviation of a vector being the same for all of its columns, because
-    their scale says which matter. The inverse is 0 where a column is constant or empty."""
-    known = np.isfinite(values)
-    counts = np.maximum(known.sum(axis=1), 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        center = np.where(known, values, 0.0).sum(axis=1) / counts
-        scale = np.sqrt((np.where(known, values - center[:, None], 0.0) ** 2).sum(axis=1) / counts)
-    usable = np.isfinite(center) & np.isfinite(scale) & (scale > 1e-9 * np.abs(center)) & (scale > 1e-150)
-    if is_vector and usable.any():
-        scale[usable] = np.sqrt(np.mean(scale[usable] ** 2))
-    return np.where(usable, center, 0.0), np.where(usable, 1.0 / np.where(usable, scale, 1.0), 0.0)
-
-
-def _standardised(values: Floats, center: Floats, inverse: Floats) -> tuple[Floats, Mask]:
-    """Standardised values (columns, n), cut at FAR and 0 where missing, and the rows of which all is missing (n,)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        out = (values - center[:, None]) * inverse[:, None]
-        whole = np.isfinite(out.sum())  # one pass tells whether any value is NaN or inf
-    missing: Mask = np.zeros(values.shape[1], np.bool_)
-    if not whole:
-        unknown = ~np.isfinite(values)
-        out[unknown | np.isnan(out)] = 0.0
-        missing = np.asarray(unknown.all(axis=0))
-    return np.clip(out, -FAR, FAR, out=out), missing
 
 
 def _principal(standard: Floats, most: int, rng: np.random.Generator) -> Floats:

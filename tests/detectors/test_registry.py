@@ -66,7 +66,9 @@ def test_default_scorers_are_those_whose_columns_exist() -> None:
 
 def test_novelty_looks_at_the_embedding_where_there_is_one() -> None:
     schema = [spec("x", Kind.NUMBER), spec("y", Kind.NUMBER), spec("embedding", Kind.VECTOR, Role.OUTPUT)]
-    assert default_scorers(schema) == {"novelty": Novelty(columns=("embedding",))}
+    found = default_scorers(schema)
+    assert set(found) == {"novelty", "projection"}
+    assert found["novelty"] == Novelty(columns=("embedding",))
 
 
 def test_a_column_of_a_reserved_name_but_another_kind_is_left_alone() -> None:
