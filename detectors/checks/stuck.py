@@ -10,6 +10,7 @@ import numpy as np
 
 from detectors.checks.verdict import named, positions, value_text
 from detectors.core import Finding, Floats, Ints, Scores
+from detectors.encode import restored
 from detectors.profile import Profile, Sample
 from detectors.reference import Reference
 
@@ -54,7 +55,7 @@ class Stuck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     def step(
         self, memory: Mapping[str, _Run], current: Profile, reference: Profile, columns: Sequence[str]
     ) -> tuple[dict[str, _Run], Scores]:
-        held = {name: msgspec.convert(run, _Run) for name, run in memory.items()}
+        held = {name: restored(run, _Run) for name, run in memory.items()}
         f = positions(current.layout.numbers, [name for name in columns if name in held])
         names = named(current.layout.numbers, f)
         values = _in_order(current.sample)[:, f]

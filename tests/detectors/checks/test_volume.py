@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detectors.checks.volume import Volume
+from detectors.encode import decode, encode
 from detectors.profile import Profile
+from detectors.reference import Reference
 from tests.detectors.checks.rows import learned, rows
 
 LEARNED = learned(rows({"x": np.arange(10.0)}))
@@ -64,4 +68,48 @@ def test_the_memory_is_bounded() -> None:
     current.rows = 5
     for _ in range(50):
         memory, _scores = volume.step(memory, current, REFERENCE, [])
-    assert memory == [5] * 10
+    assert memory.counts == [5] * 10
+
+
+def weeks(rng: np.random.Generator, n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Times (n,) of three weeks: busy by day, quiet at night, half as busy at weekends."""
+    start = datetime(2026, 6, 1, tzinfo=UTC).timestamp()  # a Monday
+    times = start + np.sort(rng.uniform(0, 21 * 86_400.0, 8 * n))
+    busy = np.where((times % 86_400.0 > 7 * 3600) & (times % 86_400.0 < 20 * 3600), 1.0, 0.05)
+    busy = busy * np.where((times // 86_400 + 3) % 7 >= 5, 0.5, 1.0)
+    return times[rng.random(times.size) < busy]
+
+
+def hourly(reference: Reference, times: Any, dead: range = range(0)) -> list[int]:
+    """Hours with a finding, of which those of `dead` get no row."""
+    volume = Volume()
+    memory: Any = volume.start(reference, [])
+    found = []
+    hours = ((times - times.min()) // 3600).astype(int)
+    for hour in range(hours.max() + 1):
+        current = Profile(reference.layout)
+        at = times[hours == hour]
+        if hour not in dead and at.size:
+            current.update(rows({"x": np.zeros(at.size)}, at))
+        memory, scores = volume.step(decode(encode(memory), Any), current, reference.profile, [])
+        if scores.findings:
+            found.append(hour)
+    return found
+
+
+def test_the_quiet_of_the_night_is_no_slump_and_silence_by_day_is() -> None:
+    rng = np.random.default_rng(5)
+    before = weeks(rng, 8_000)
+    reference = learned(rows({"x": np.zeros(before.size)}, before))
+    now = weeks(rng, 8_000) + 21 * 86_400.0
+    noons = range(24 * 9 + 12, 24 * 9 + 14)
+    assert hourly(reference, now, noons) == list(noons)
+    # the same traffic without a season known
+    unknowing = learned(rows({"x": np.zeros(before.size)}))
+    assert len(hourly(unknowing, now)) > 30
+
+
+def test_dates_alone_say_nothing_of_the_hour() -> None:
+    days = np.arange(20).repeat(50) * np.float64(86_400)
+    reference = learned(rows({"x": np.zeros(days.size)}, days))
+    assert Volume().start(reference, []).hours == [1.0] * 24
