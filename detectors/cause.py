@@ -35,13 +35,13 @@ class Recent(msgspec.Struct, frozen=True):
 
     times: NDArray[np.float64]  # (n,)
     numbers: NDArray[np.float32]  # (n, numbers), NaN = missing; seven digits are enough for ranks and medians
-    codes: NDArray[np.int16]  # (n, categories): known word, MISSING or OTHER
+    codes: NDArray[np.int32]  # (n, categories): known word, MISSING or OTHER
 
 
 def keep(held: Recent | None, rows: Sample, size: int = KEPT) -> Recent:
     """The newest `size` of the rows held and the new ones, which are younger and in the order they came."""
     with np.errstate(over="ignore"):  # a number beyond 3e38 becomes endless, and ranks where it did
-        new = Recent(rows.times[-size:], rows.numbers[-size:].astype(np.float32), rows.codes[-size:].astype(np.int16))
+        new = Recent(rows.times[-size:], rows.numbers[-size:].astype(np.float32), rows.codes[-size:])
     if held is None:
         return new
     return Recent(
@@ -116,7 +116,8 @@ def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> 
     chance = _moments(either)
     rows = int(chance.argmax()) + 1
     evidence, by_itself = chance @ either, chance @ alone
-    ranked = np.argsort(-evidence, kind="stable").tolist()
+    # Of two tied columns of which one moved, both left the other: the one that also moved by itself is the cause.
+    ranked = np.argsort(-(evidence + by_itself), kind="stable").tolist()
     moved = [i for i in ranked if i == ranked[0] or by_itself[i] > log(size) + MOVED]
     plainest = [int(np.where(features.owner == i, each[rows - 1], -np.inf).argmax()) for i in moved]
     since = Recent(recent.times[-rows:], recent.numbers[-rows:], recent.codes[-rows:])
@@ -136,7 +137,7 @@ def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> 
     if not torn[moved[0]]:  # a torn tie is a different move in every slice of the other column
         where = concentrated(
             Rows(since.numbers, since.codes, values[:, 0]),
-            Rows(reference.numbers.astype(np.float32), reference.codes.astype(np.int16), features.was[:, plainest[0]]),
+            Rows(reference.numbers.astype(np.float32), reference.codes, features.was[:, plainest[0]]),
             layout,
             without=groups[0],
         )
@@ -260,7 +261,7 @@ def _told(
         word = MISSING if statistic == "missing" else words.get(statistic, OTHER)
         before, after = (
             float((code[(code != MISSING) | (word == MISSING)] == word).mean())
-            for code in (was.codes[:, i - f], now.codes[:, i - f].astype(np.int32))
+            for code in (was.codes[:, i - f], now.codes[:, i - f])
         )
         return statistic, before, after, after - before
     before_values, after_values = was.numbers[:, i], now.numbers[:, i].astype(np.float64)

@@ -38,7 +38,7 @@ class Rows(msgspec.Struct, frozen=True):
     """Rows and the value (n,) that moved in them, standardised by the reference; NaN = missing."""
 
     numbers: NDArray[np.float32]
-    codes: NDArray[np.int16]
+    codes: NDArray[np.int32]
     moved: Floats
 
 
