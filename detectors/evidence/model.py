@@ -1,0 +1,274 @@
+"""The evidence of a whole model: its columns' streams of evidence, added up under one promise.
+
+A column has one or more streams, each an e-detector; the weights of all streams sum to 1, so their weighted sum is an
+e-detector, too, whatever the dependence between them, and alarms at the promise.
+
+| stream | of | finds |
+| --- | --- | --- |
+| ranks | numbers | any lasting change of law |
+| guard | numbers | what crept away from the reference, beyond a tolerance |
+| rates | numbers that are 0 or 1 | a changed rate |
+| words, common | categories | changed shares, of all words and of the commonest |
+| missing | all | a changed rate of missing values |
+| ties | the row | a dependence between columns that broke, though each column is as it was |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.core import Floats, Ints, Mask
+from detectors.draw import uniforms
+from detectors.encode import restored
+from detectors.evidence import Evidence, grafted, joint
+from detectors.evidence.binary import Binary, Rate
+from detectors.evidence.category import Category, Shares
+from detectors.evidence.guard import Fixed, Guard
+from detectors.evidence.joint import Joint
+from detectors.evidence.merge import attributed
+from detectors.evidence.ranks import Ranks, Seen, part_for_cells
+from detectors.profile import MISSING, Layout, Sample
+from detectors.reference import Reference
+
+TIES = 0x7135  # seed of the numbers that break ties: other bits than the row sample and the label draw use
+PLACE = 0x9E3779B97F4A7C15  # odd: no two places alike
+COMMON = 3  # words of a category whose rates are watched one by one
+TIED = 0.25  # of the model's stake that is on ties between columns
+ROW = ""  # the column that stands for the row as a whole
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Streams of one engine."""
+
+    at: NDArray[np.int64]  # (streams,) column of the engine's matrix of the rows
+    of: NDArray[np.int64]  # (streams,) position of the watched column
+    weight: NDArray[np.float64]  # (streams,); over all parts they sum to 1
+    state: Any
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What is remembered of a model; plain data."""
+
+    columns: list[str]  # watched, and `ROW` at the end
+    parts: dict[str, Part]
+    joint: Joint
+    evidence: NDArray[np.float64]  # (columns,) weighted, after the last row; its sum is the model's
+    rows: int  # seen
+
+
+class Alarm(NamedTuple):
+    """The model's evidence reached the promise."""
+
+    row: int  # of the rows given
+    evidence: float  # in parts of the promise, 1 and above
+    shares: dict[str, float]  # of it, of the columns that moved, the most first
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.shares)
+
+
+class _Engine(NamedTuple):
+    """How a part of the evidence is made: from which matrix of the rows, by what, remembered as what."""
+
+    matrix: Callable[[Sample, Joint], Floats]
+    evidence: Evidence
+    state: type[msgspec.Struct]
+
+
+def _numbers(rows: Sample, _: Joint) -> Floats:
+    return rows.numbers
+
+
+def _codes(rows: Sample, _: Joint) -> Floats:
+    return np.where(rows.codes == MISSING, np.nan, rows.codes)
+
+
+def _common(rows: Sample, _: Joint) -> Floats:
+    """Whether a category is its k-th word, end to end (n, categories * COMMON)."""
+    flags = np.where(
+        rows.codes[..., None] == MISSING, np.nan, rows.codes[..., None] == np.arange(COMMON, dtype=np.int32)
+    )
+    return flags.reshape(len(rows.codes), -1)
+
+
+def _missing(rows: Sample, _: Joint) -> Floats:
+    return np.concatenate([np.isnan(rows.numbers), rows.codes == MISSING], axis=1).astype(np.float64)
+
+
+def _tied(rows: Sample, ties: Joint) -> Floats:
+    return ties.columns(rows.numbers, rows.codes)
+
+
+_ENGINES: Mapping[str, _Engine] = {
+    "ranks": _Engine(_numbers, Ranks(), Seen),
+    "guard": _Engine(_numbers, Guard(), Fixed),
+    "rates": _Engine(_numbers, Binary(), Rate),
+    "words": _Engine(_codes, Category(), Shares),
+    "common": _Engine(_common, Binary(), Rate),
+    "missing": _Engine(_missing, Binary(), Rate),
+    "ties": _Engine(_tied, Ranks(), Seen),
+}
+_SHARES = {"ranks": 0.85, "guard": 0.1, "rates": 0.95, "words": 0.45, "common": 0.5, "missing": 0.05}  # of a column
+
+
+class Watched(NamedTuple):
+    """What is asked for a column."""
+
+    name: str
+    weight: float = 1.0  # relative to the other columns
+    side: int = 0  # 1 = only higher values count as a change, -1 = lower, 0 = any change
+
+
+def start(reference: Reference, columns: Sequence[Watched], tolerance: float) -> Memory:
+    """The memory before the first row. Of the columns, those that are neither number nor category are left out."""
+    layout, rows = reference.layout, reference.rows
+    columns = [column for column in columns if column.name in layout.numbers or column.name in layout.categories]
+    streams = _streams(layout, [column.name for column in columns])
+    side = np.array([column.side for column in columns], np.int64)
+    weight = np.array([column.weight for column in columns])
+    first = part_for_cells(len(rows.keys))  # the ties are fitted on these rows, and ranked among the others
+    ties = joint.fit(rows.numbers[:first], rows.codes[:first])
+    watched = np.isin(layout.numbers + layout.categories, [column.name for column in columns])
+    # of surprises, products and the total; a lone column is tied to none
+    worth = ties.worth * np.array([*watched, *watched, len(columns) > 1])
+    tied = np.flatnonzero(worth) if len(columns) > 1 else np.zeros(0, np.int64)
+    weight = weight / max(weight.sum(), 1e-300) * (1 - TIED if tied.size else 1)
+    parts = {}
+    for name, (at, of, share) in streams.items():
+        if at.size:
+            parts[name] = Part(at, of, weight[of] * share, _fit(name, rows, ties, at, side[of], tolerance))
+    if tied.size:
+        state = _fit("ties", taken(rows, slice(first, None)), ties, tied, np.zeros(tied.size, np.int64), tolerance)
+        row = np.full(tied.size, len(columns))
+        parts["ties"] = Part(tied, row, TIED * worth[tied] / worth.sum(), state)
+    return Memory([*(column.name for column in columns), ROW], parts, ties, np.zeros(len(columns) + 1), 0)
+
+
+def _streams(layout: Layout, names: Sequence[str]) -> dict[str, tuple[Ints, Ints, Floats]]:
+    """Of each engine: the columns of its matrix, whose they are, and their share of that column's weight."""
+    place = {name: i for i, name in enumerate(names)}
+    found: dict[str, list[tuple[int, int, float]]] = {name: [] for name in _SHARES}
+    for f, name in enumerate(layout.numbers):
+        if name in place:
+            values = layout.edges[f, 1 : layout.above[f]]
+            kinds = ("rates",) if values.size and np.isin(values, (0.0, 1.0)).all() else ("ranks", "guard")
+            for kind in (*kinds, "missing"):
+                found[kind].append((f, place[name], _SHARES[kind]))
+    for c, name in enumerate(layout.categories):
+        if name in place:
+            # of two words the one says all of the other
+            common = range(min(COMMON, max(len(layout.words[c]) - 1, 1)))
+            found["words"].append((c, place[name], _SHARES["words"]))
+            found["common"] += [(c * COMMON + k, place[name], _SHARES["common"] / len(common)) for k in common]
+            found["missing"].append((len(layout.numbers) + c, place[name], _SHARES["missing"]))
+    return {
+        kind: (
+            np.array([at for at, _, _ in rows], np.int64),
+            np.array([of for _, of, _ in rows], np.int64),
+            np.array([share for _, _, share in rows]),
+        )
+        for kind, rows in found.items()
+    }
+
+
+def _fit(name: str, rows: Sample, ties: Joint, at: Ints, sides: Ints, tolerance: float) -> Any:
+    matrix = _ENGINES[name].matrix(rows, ties)[:, at]
+    if name == "guard":
+        return Guard(tolerance).fit(matrix, sides)
+    engine = _ENGINES[name].evidence
+    return engine.fit(matrix, sides) if isinstance(engine, Ranks | Binary) else engine.fit(matrix)
+
+
+def read(memory: Any) -> Memory:
+    """The memory as it was, also where it comes out of a checkpoint. Undecodable when it is none."""
+    if isinstance(memory, Memory):
+        return memory
+    found = restored(memory, Memory)
+    parts = {
+        name: msgspec.structs.replace(part, state=restored(part.state, _ENGINES[name].state))
+        for name, part in found.parts.items()
+    }
+    return msgspec.structs.replace(found, parts=parts)
+
+
+def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Memory, list[Alarm]]:
+    """The memory after rows in their order, and the alarms among them. `time` (n,) is what passes with each row.
+
+    An alarm throws all evidence away, and what moved is learned anew from the rows after it. Stepping in any pieces
+    gives the same.
+    """
+    alarms: list[Alarm] = []
+    begin = 0
+    while begin < len(time):
+        rest = taken(rows, slice(begin, None))
+        after, evidence = _stepped(memory, rest, time[begin:])
+        reached = np.flatnonzero(evidence.sum(axis=1) >= promise)
+        if not reached.size:
+            memory = after
+            break
+        row = int(reached[0])
+        end = begin + row + 1
+        if end < len(time):
+            after, _ = _stepped(memory, taken(rest, slice(row + 1)), time[begin:end])
+        share = evidence[row] / promise
+        moved = attributed(share, np.ones(share.size), 1.0)
+        moved[share.argmax()] = True  # many weak ones may have raised it together
+        ranked = [i for i in np.argsort(-share, kind="stable").tolist() if moved[i]]
+        alarms.append(Alarm(end - 1, float(share.sum()), {memory.columns[i]: float(share[i]) for i in ranked}))
+        memory = _restarted(after, moved)
+        begin = end
+    return memory, alarms
+
+
+def refit(memory: Memory, columns: Sequence[str], rows: Sample, tolerance: float) -> Memory:
+    """The memory with these columns as `start` had them, from rows of the reference."""
+    chosen = np.isin(memory.columns, list(columns))
+    parts = dict(memory.parts)
+    for name, part in memory.parts.items():
+        streams = np.flatnonzero(chosen[part.of])
+        if streams.size and name != "ties":
+            sides = getattr(part.state, "sides", np.zeros(part.at.size, np.int64))[streams]
+            fresh = _fit(name, rows, memory.joint, part.at[streams], sides, tolerance)
+            parts[name] = msgspec.structs.replace(part, state=grafted(part.state, streams, fresh))
+    return msgspec.structs.replace(memory, parts=parts)
+
+
+def taken(rows: Sample, which: Any) -> Sample:
+    """Some of the rows: an index array or a slice."""
+    return Sample(rows.keys[which], rows.times[which], rows.numbers[which], rows.codes[which])
+
+
+def _stepped(memory: Memory, rows: Sample, time: Floats) -> tuple[Memory, Floats]:
+    """The memory after the rows, and the weighted evidence (n, columns) after each."""
+    n = len(time)
+    # one number a row serves all streams: the sum of e-detectors may depend on each other as they like; the place in
+    # the stream is in it, or events sent again would bring the same luck again
+    places = np.arange(memory.rows, memory.rows + n, dtype=np.uint64)
+    luck = uniforms(rows.keys ^ (places * np.uint64(PLACE)), TIES)[:, None]
+    found = np.zeros((n, len(memory.columns)))
+    parts = {}
+    for name, part in memory.parts.items():
+        matrix, engine, _ = _ENGINES[name]
+        ties = np.broadcast_to(luck, (n, part.at.size))
+        state, evidence = engine.step(part.state, matrix(rows, memory.joint)[:, part.at], ties, time)
+        parts[name] = msgspec.structs.replace(part, state=state)
+        np.add.at(found.T, part.of, (evidence * part.weight).T)
+    return Memory(memory.columns, parts, memory.joint, found[-1], memory.rows + n), found
+
+
+def _restarted(memory: Memory, moved: Mask) -> Memory:
+    parts = {}
+    for name, part in memory.parts.items():
+        engine = _ENGINES[name].evidence
+        state = engine.restart(part.state, np.arange(part.at.size))
+        # the ties to what moved have changed with it, and are no news
+        anew = np.ones_like(part.of, np.bool_) if name == "ties" else moved[part.of]
+        state = engine.relearn(state, np.flatnonzero(anew))
+        parts[name] = msgspec.structs.replace(part, state=state)
+    return msgspec.structs.replace(memory, parts=parts, evidence=np.zeros(len(memory.columns)))
