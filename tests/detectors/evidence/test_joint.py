@@ -9,7 +9,6 @@ from detectors.core import Floats
 from detectors.encode import decode, encode
 from detectors.evidence import joint, normal
 from detectors.evidence.joint import Joint
-from detectors.evidence.ranks import Ranks
 from detectors.profile import MISSING, OTHER
 
 
@@ -72,20 +71,19 @@ def test_a_word_torn_from_its_numbers_surprises() -> None:
     assert (np.median(torn[:, :2], axis=0) > np.quantile(calm[:, :2], 0.9, axis=0)).all()
 
 
-def test_ranks_of_the_extra_columns_are_exact() -> None:
-    """The promise rests on it: uniform and without memory, though the columns were fitted on part of the reference."""
+def test_rows_that_were_not_fitted_on_look_like_new_ones_and_those_that_were_do_not() -> None:
+    """Why a quarter of the reference is fitted on and the rest is counted: ranks among the rest are exact."""
     rng = np.random.default_rng(3)
-    alarms = 0
-    for _ in range(40):
-        rows = _tied(rng, 1_200)
-        fitted = joint.fit(rows[:50], _codes(50))  # few rows for many slopes: the fit itself is poor
-        extra = fitted.columns(rows, _codes(1_200))
-        state = Ranks().fit(extra[:200])
-        ties = rng.random((1_000, extra.shape[1]))
-        _, evidence = Ranks().step(state, extra[200:], ties, np.ones(1_000))
-        alarms += bool((evidence.mean(axis=1) >= 10_000).any())
+    chances = []
+    for _ in range(60):
+        rows = _tied(rng, 600)
+        total = joint.fit(rows[:50], _codes(50)).columns(rows, _codes(600))[:, -1]
+        new = total[300:]
+        chances.append([(new[:, None] > old).mean() for old in (total[:50], total[50:300])])
+    (fitted, counted), error = np.mean(chances, axis=0), np.std(chances, axis=0) / np.sqrt(60)
 
-    assert alarms <= 9  # 4 on average is what the promise allows for 40 times 1,000 rows; 10 come once in 120
+    assert abs(counted - 0.5) < 3.5 * error[1]
+    assert fitted - 0.5 > 3.5 * error[0]
 
 
 def test_missing_values_and_unknown_words_are_told_apart() -> None:
