@@ -25,7 +25,7 @@ def rows(n: int, seed: int = 0, **changed: Column) -> Batch:
     scores = rng.dirichlet(np.ones(4), n)
     members = rng.dirichlet(np.ones(4), (n, 3)).reshape(n, 12)
     embedding = rng.normal(size=(n, 24)) @ rng.normal(size=(24, 24))
-    texts = [" ".join(rng.choice(WORDS, rng.integers(6))) if rng.random() > 0.1 else None for _ in range(n)]
+    texts = [" ".join(rng.choice(WORDS, rng.integers(8))) if rng.random() > 0.1 else None for _ in range(n)]
     for values in (scores, members, embedding):
         values[rng.random(n) < 0.1] = np.nan
     columns = {

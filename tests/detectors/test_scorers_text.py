@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import csv
+import gzip
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from detectors.checks.shift import Ks
 from detectors.core import Batch, category, from_columns, text
+from detectors.profile import Profile
+from detectors.reference import build_from
 from detectors.scorers.text import READ, Text
 
 
@@ -67,3 +75,67 @@ def test_only_the_columns_asked_for() -> None:
     batch = from_columns({"a": text(["x"]), "b": text(["yy"]), "c": category(["z"])})
     assert list(Text().score(batch, None)) == ["a.length", "b.length"]
     assert list(Text(columns=("b",)).score(batch, None)) == ["b.length"]
+
+
+def speech(n: int, seed: int) -> list[list[str]]:
+    """Texts of six words, each drawn from those that may follow the last: words have their company."""
+    rng = np.random.default_rng(seed)
+    return [[f"w{int(word)}" for word in (rng.integers(40) + np.arange(6) * 3 + rng.integers(0, 3, 6)) % 60]
+            for _ in range(n)]  # fmt: skip
+
+
+def lines(texts: list[list[str]], ids: str) -> Batch:
+    return notes(*map(" ".join, texts), ids=ids)
+
+
+def apart(now: Batch, calm: Batch, fitted: Any, column: str) -> float:
+    """How far the mean of the rows moved, in standard errors."""
+    after, before = (Text().score(batch, fitted)[column].values for batch in (now, calm))
+    return float((after.mean() - before.mean()) / np.hypot(after.std(), before.std()) * np.sqrt(len(after)))
+
+
+def test_the_same_words_in_other_company_are_seen_and_new_text_of_the_old_kind_is_not() -> None:
+    fitted = Text().fit(lines(speech(1_000, 1), "r"))
+    calm = speech(500, 2)
+    shuffled = np.random.default_rng(3).permutation([word for row in calm for word in row]).reshape(len(calm), -1)
+    senses = [[{"w7": "w31", "w31": "w7", "w8": "w40", "w40": "w8"}.get(word, word) for word in row] for row in calm]
+    before = lines(calm, "c")
+    assert abs(apart(lines(speech(500, 4), "d"), before, fitted, "note.context")) < 4
+    assert apart(lines(shuffled.tolist(), "c"), before, fitted, "note.context") < -20
+    assert apart(lines(senses, "c"), before, fitted, "note.context") < -6
+    assert not Text().score(lines(senses, "c"), fitted)["note.unseen_words"].values.any()
+
+
+def test_compression_sees_another_writing_without_words_and_repetition() -> None:
+    fitted = Text().fit(lines(speech(1_000, 1), "r"))
+    calm = lines(speech(500, 2), "c")
+    other = notes(*("店舗の棚" * 4 for _ in range(500)), ids="c")
+    rot = lines([[word.replace("w", "Q") for word in row] for row in speech(500, 2)], "c")
+    assert apart(rot, calm, fitted, "note.compression") > 5
+    assert apart(notes(*("again " * 40 for _ in range(500)), ids="c"), calm, fitted, "note.compression") < -5
+    assert Text().score(other, fitted)["note.compression"].missing().sum() == 0
+    assert np.isnan(Text().score(notes("", None), fitted)["note.compression"].values).all()
+
+
+SMS = Path(__file__).resolve().parents[3] / "shared" / "data" / "sms_spam" / "sms.csv.gz"
+
+
+@pytest.mark.skipif(not SMS.is_file(), reason="sms_spam is not at ../shared/data/sms_spam")
+def test_real_messages_with_their_words_shuffled_among_them_are_found_and_calm_ones_are_not() -> None:
+    with gzip.open(SMS, "rt") as file:
+        messages = [row["text"] for row in csv.DictReader(file)]
+    rng = np.random.default_rng(1)
+    messages = [messages[i] for i in rng.permutation(len(messages))]
+    past, now = messages[:1_400], messages[1_400:2_700]
+    words = [message.split() for message in now]
+    loose = iter(rng.permutation([word for row in words for word in row]).tolist())
+    shuffled = [" ".join(next(loose) for _ in row) for row in words]
+    scorers = {"text": Text()}
+    reference = build_from("sms", notes(*past), scorers, roles={}, source="sms", created=0.0)
+    found = {}
+    for name, lines_ in (("calm", now), ("shuffled", shuffled)):
+        current = Profile(reference.layout)
+        current.update(reference.scored(notes(*lines_, ids="n"), scorers))
+        found[name] = [f.column for f in Ks().check(current, reference.profile, reference.layout.columns).findings]
+    assert not found["calm"]
+    assert "note.context" in found["shuffled"]
