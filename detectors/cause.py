@@ -174,8 +174,8 @@ def _features(recent: Recent, reference: Sample, layout: Layout) -> _Features:
     spread = np.sqrt(np.nansum((was - mean) ** 2, axis=0) / np.maximum(held, 1))
     # a flag that the reference never raised may be one that it raises once in twice as many rows
     flag = np.array([name not in ("median", "spread") for name in names], np.bool_)
-    mean = np.where(flag, (mean * held + 0.5) / (held + 1), mean)
-    spread = np.where(flag, np.sqrt(mean * (1 - mean)), spread)
+    share = np.where(flag, (mean * held + 0.5) / (held + 1), 0.5)
+    mean, spread = np.where(flag, share, mean), np.where(flag, np.sqrt(share * (1 - share)), spread)
     use = (held > 1) & (spread > 1e-9)
     was, now = (was[:, use] - mean[use]) / spread[use], (now[:, use] - mean[use]) / spread[use]
     kept = [name for name, used in zip(names, use.tolist(), strict=True) if used]
