@@ -3,8 +3,8 @@
 Every stream goes the daemon's way: its first rows become a reference (`build_from`, with the scorers that the columns
 suggest), the rest is handed in blocks to the e-detector of `DEFAULT_CHECKS`, whose promise alone is set: one false
 alarm per 10,000 events. The streams and the scorer are those of the shared bench, read where they lie; suites of our
-own on further labelled data stand in `labelled.py`. OUT/driftd.json and OUT/truth.json are in the form that the bench's own
-`score.py` reads.
+own on further labelled data stand in `labelled.py`. OUT/driftd.json and OUT/truth.json are in the form that the
+bench's `score.py` reads.
 
     python -m benchmarks.detection --data DIR --out DIR [--suite NAME ...] [--streams FILE] [--by-kind] [--short]
 """
@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.labelled import SHORT, Case, bench_of, by_path, shortened, suites
+from detectors.cause import explain, keep
 from detectors.checks import DEFAULT_CHECKS
 from detectors.checks.evidence import EDetector
 from detectors.core import Batch, Column, from_columns
@@ -45,7 +46,7 @@ class Outcome(NamedTuple):
     case: str
     alarms: list[int]
     seconds: float  # of CPU, reference not counted
-    order: list[str]  # columns at the first true alarm, most evidence first
+    ranking: tuple[str, ...]  # columns at the first true alarm, the likeliest cause first
 
 
 # -- the daemon's way
@@ -83,17 +84,20 @@ def watch(case: Case) -> Outcome:
     reference, rows = prepare(case)
     names = reference.layout.columns
     alarms: list[int] = []
-    order: list[str] = []
     before = time.process_time()
     memory = detector.start(reference, names)
     for first in range(0, case.size, BLOCK):
         memory, found = detector.step_rows(memory, taken(rows, slice(first, first + BLOCK)))
-        for alarm in found:
-            at = first + alarm.row
-            alarms.append(at)
-            if not order and any(start <= at < end for start, end in case.changes):
-                order = list(alarm.columns)
-    return Outcome(case.key, alarms, time.process_time() - before, order)
+        alarms += [first + alarm.row for alarm in found]
+    spent = time.process_time() - before
+    right = [at for at in alarms if any(start <= at < end for start, end in case.changes)]
+    cause = None
+    if case.moved and right:
+        recent = keep(None, taken(rows, slice(right[0] + 1)))
+        cause = explain(recent, reference.rows, reference.layout, memory.model.joint)
+    ranking = () if cause is None else cause.ranking
+    # what a scorer derives from a column that moved moves too, and is no cause
+    return Outcome(case.key, alarms, spent, tuple(name for name in ranking if name in case.rows))
 
 
 # -- figures
@@ -146,17 +150,17 @@ Figures = Mapping[tuple[str, str], Mapping[str, float | None]]
 
 
 def named_first(cases: Mapping[str, Mapping[str, Any]], outcomes: Iterable[Outcome]) -> Figures:
-    """Of the alarms that were right, how often the evidence puts moved columns before all others.
+    """Of the alarms that were right, how often the ranking puts moved columns before all others.
 
     `first` of one moved column, `precision` of five: the share of moved ones among the first five.
     """
     found: dict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
         case = cases[outcome.case]
-        if case["suite"] == "cause" and outcome.order:
+        if case["suite"] == "cause" and outcome.ranking:
             moved = {f"x{i:02d}" for i in case["moved"]}
-            ahead = outcome.order[: len(moved)]
-            found["one" if len(moved) == 1 else "five"].append(len(moved & set(ahead)) / len(moved))
+            ahead = moved & set(outcome.ranking[: len(moved)])
+            found["one" if len(moved) == 1 else "five"].append(len(ahead) / len(moved))
     names = {"one": "first", "five": "precision"}
     return {("cause", kind): {names[kind]: float(np.mean(shares))} for kind, shares in found.items()}
 
