@@ -159,16 +159,20 @@ def _check(given: argparse.Namespace) -> int:
 def _reference_build(given: argparse.Namespace) -> int:
     import time
 
-    from detectors.registry import default_scorers
+    from monitor.committee.host import hosting
+    from monitor.config import ModelOptions
+    from monitor.metrics import Meters
+    from monitor.plan import Plan
     from monitor.store import write_atomically
     from monitor.training import Training, Unusable
 
-    model = _model(given.config, given.model) if given.config is not None else None
+    model = _model(given.config, given.model) if given.config is not None else ModelOptions(name=given.model)
     try:
         rows = Training(given.data, given.model)
-        scorers = default_scorers(rows.schema) if model is None else model.scorers_of(rows.schema)
         source = f"training rows of {given.data.name}"
-        with _Bar(f"reading {given.data} twice", 2 * rows.size) as bar:
+        bar = _Bar(f"reading {given.data} twice", 2 * rows.size)
+        with hosting([model], Meters()) as committees, bar:
+            scorers = Plan(model, 1.0, committees.get(model.name)).scorers(rows.schema)
             reference = rows.reference(scorers, source=source, created=time.time(), progress=bar.advance)
         write_atomically(given.output, reference.encode())
     except (Unusable, OSError) as error:
