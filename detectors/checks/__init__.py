@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from detectors.checks.duplicates import Duplicates
 from detectors.checks.evidence import EDetector
 from detectors.checks.level import Level, Quantile
 from detectors.checks.performance import Calibration, Performance
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, WrongType
+from detectors.checks.rules import Rules
 from detectors.checks.shift import ChiSquare, Ks
+from detectors.checks.stuck import Stuck
 from detectors.checks.volume import Volume
 from detectors.core import Detector, Sequential
 
@@ -33,6 +36,9 @@ DEFAULT_CHECKS: tuple[DefaultCheck, ...] = (
     DefaultCheck("range", Range()),
     DefaultCheck("new_category", NewCategory()),
     DefaultCheck("constant", Constant()),
+    DefaultCheck("stuck", Stuck()),
+    DefaultCheck("duplicates", Duplicates()),
+    DefaultCheck("rules", Rules(), ("changed_by_rule", "rules_fired"), over=60.0),
     DefaultCheck("evidence", EDetector()),
     DefaultCheck("shift", Ks(), over=300.0),
     DefaultCheck("shares", ChiSquare(), over=300.0),

@@ -24,7 +24,7 @@ import numpy as np
 
 from detectors.checks.tails import kolmogorov_tail
 from detectors.core import Floats, Mask
-from detectors.profile import HUGE, Profile
+from detectors.profile import HUGE, ROUNDING, Profile
 
 ROWS = 50  # values that a column needs, then and now: the spread is then known to 10 % at best
 FITS = 1e-3  # a conversion fits down to this chance: one right one in a thousand is refused by it
@@ -109,7 +109,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
 def name_change(current: Profile, reference: Profile, column: str) -> Naming | None:
     """The name of what happened to a number column, None when nothing did or when it cannot be told.
 
-    Takes the row samples for the shape and the moments of all rows for scale and place; 1 to 3 ms. Blind to a change of
+    Takes the row samples for the shape and the moments of all rows for scale and place; 5 ms. Blind to a change of
     unit in a part of the rows that does not leave the reference's range, and to conversions that are not in the list,
     which it tells as a line at best.
 
@@ -155,7 +155,10 @@ def _rows(profile: Profile, f: int) -> _Rows | None:
     values = np.sort(values[~np.isnan(values)])
     if values.size < ROWS:
         return None
-    return _side(values, int(profile.counts[f]), float(profile.mean[f]), float(np.sqrt(profile.variance[f])))
+    n = int(profile.cells[f].sum())
+    mean, spread = float(profile.mean[f]), sqrt(max(float(profile.squares[f]), 0.0) / (n - 1))
+    # the rounding of a mean is no spread, see `Profile.variance`
+    return _side(values, n, mean, spread if spread > ROUNDING * abs(mean) else 0.0)
 
 
 def _side(values: Floats, n: int, mean: float, spread: float) -> _Rows:
@@ -226,8 +229,8 @@ def _normalised(was: _Rows) -> Iterator[Conversion]:
 
 
 def _fit(conversion: Conversion, now: _Rows, was: _Rows) -> _Fit | None:
-    read = _read_back(conversion, now)
-    if read is None or _far(read, was) > 1 or _chance(read.rows, was.rows) < FITS:
+    read = _read_back(conversion, now, was)
+    if read is None or _chance(read.rows, was.rows) < FITS:
         return None
     if not isfinite(conversion.slope):
         converted = _converted(conversion, was)
@@ -256,16 +259,22 @@ def _stretched(now: _Rows, was: _Rows) -> Floats:
     return np.asarray(now.mean + (was.rows - was.mean) * (now.spread / was.spread))
 
 
-def _read_back(conversion: Conversion, now: _Rows) -> _Rows | None:
-    """The rows now in the old unit: moments of all rows along a line, of the sample along a curve."""
+def _read_back(conversion: Conversion, now: _Rows, was: _Rows) -> _Rows | None:
+    """The rows now in the old unit, where their mean and spread fit: of all rows along a line, of the sample else."""
+    read = now
+    if isfinite(conversion.slope):
+        mean, spread = (now.mean - conversion.intercept) / conversion.slope, now.spread / abs(conversion.slope)
+        read = now._replace(mean=mean, spread=spread)
+        if _far(read, was) > 1:
+            return None
     with np.errstate(all="ignore"):
         rows = np.sort(conversion.back(now.rows))
-        if not np.isfinite(rows).all() or np.abs(rows).max() > HUGE:
-            return None
-        if isfinite(conversion.slope):
-            mean, spread = (now.mean - conversion.intercept) / conversion.slope, now.spread / abs(conversion.slope)
-            return _Rows(rows, now.n, mean, spread, now.tails)
-    return _side(rows, rows.size, float(rows.mean()), float(rows.std(ddof=1)))
+    if not (np.abs(rows) < HUGE).all():
+        return None
+    if isfinite(conversion.slope):
+        return read._replace(rows=rows)
+    read = _side(rows, rows.size, float(rows.mean()), float(rows.std(ddof=1)))
+    return None if _far(read, was) > 1 else read
 
 
 def _coincidence(conversion: Conversion, now: _Rows, was: _Rows) -> float:
