@@ -110,14 +110,18 @@ def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> 
     each = log_bayes(worth * mean**2, worth)
     alone = _by_column(each, features.owner, size)
     use = np.isin(features.owner, np.argsort(-alone.max(axis=0), kind="stable")[:WIDE])
-    beside = _by_column(_beside(features.was[:, use], mean[:, use], worth[:, use]), features.owner[use], size)
+    was, owner = features.was[:, use], features.owner[use]
+    precision = np.asarray(np.linalg.inv(was.T @ was / len(was) + RIDGE * np.eye(owner.size)), np.float64)
+    left = mean[:, use] @ precision  # what the other features do not foretell of each, in units of its precision
+    beside = _by_column(log_bayes(worth[:, use] * left**2 / np.diag(precision), worth[:, use]), owner, size)
     bent = _bent(recent, reference, joint) - TIE
     either = np.logaddexp(np.logaddexp(alone, beside) - log(2), bent)
     chance = _moments(either)
     rows = int(chance.argmax()) + 1
     evidence, by_itself = chance @ either, chance @ alone
     # Of two tied columns of which one moved, both left the other: the one that also moved by itself is the cause.
-    ranked = np.argsort(-(evidence + by_itself), kind="stable").tolist()
+    first = int((evidence + by_itself).argmax())
+    ranked = _in_turn(first, by_itself, chance @ bent, left[rows - 1], precision, worth[rows - 1, use], owner)
     moved = [i for i in ranked if i == ranked[0] or by_itself[i] > log(size) + MOVED]
     plainest = [int(np.where(features.owner == i, each[rows - 1], -np.inf).argmax()) for i in moved]
     since = Recent(recent.times[-rows:], recent.numbers[-rows:], recent.codes[-rows:])
@@ -210,12 +214,6 @@ def _means(now: Floats, seen: Mask, held: Ints) -> tuple[Floats, Floats]:
     return np.cumsum(now[::-1], axis=0) / np.maximum(rows, 1.0), rows * held / np.maximum(rows + held, 1.0)
 
 
-def _beside(was: Floats, mean: Floats, worth: Floats) -> Floats:
-    """Nats that a feature moved beside what all the others foretell: they stand where they are, whatever it did."""
-    precision = np.linalg.inv(was.T @ was / len(was) + RIDGE * np.eye(was.shape[1]))
-    return log_bayes(worth * (mean @ precision) ** 2 / np.diag(precision), worth)
-
-
 def _bent(recent: Recent, reference: Sample, joint: Joint) -> Floats:
     """Nats that a column no longer goes with its neighbours, from the normal scores of its surprise."""
     columns = joint.noise.size
@@ -246,6 +244,32 @@ def _moments(columns: Floats) -> Floats:
     summed[: FEW - 1] = -np.inf
     chance = np.exp(summed - summed.max())
     return np.asarray(chance / chance.sum())
+
+
+def _in_turn(
+    first: int, alone: Floats, bent: Floats, left: Floats, precision: Floats, worth: Floats, owner: Ints
+) -> list[int]:
+    """All columns by rank, each with what it moved once those before it are known to have moved.
+
+    A column let go foretells nothing any more, so neighbours that only stayed where it left them fall back. Letting go
+    is a step of elimination on the precision matrix of the features (features,), `left` beside it.
+    """
+    ranked = [first]
+    others = np.ones(alone.size, np.bool_)
+    while True:
+        others[ranked[-1]] = False
+        if not others.any():
+            return ranked
+        for f in np.flatnonzero(owner == ranked[-1]).tolist():
+            pivot = precision[:, f] / precision[f, f]
+            left = left - pivot * left[f]
+            precision = precision - np.outer(pivot, precision[f])
+            precision[f, f] = 1.0  # gone: zero everywhere, and no division by it
+            left[f] = 0.0
+        beside = _by_column(log_bayes(worth * left**2 / np.diag(precision), worth)[None], owner, alone.size)[0]
+        # a torn tie counts a fifth: with the first column torn, each of its neighbours is too
+        score = np.logaddexp(alone, beside) + alone + 0.2 * np.maximum(bent, 0)
+        ranked.append(int(np.where(others, score, -np.inf).argmax()))
 
 
 # -- words

@@ -189,7 +189,7 @@ def test_rows_kept_are_the_newest_whatever_the_pieces_they_came_in(reference: Re
     whole = keep(None, sample)
     pieces: Recent | None = None
     for part in np.array_split(np.arange(2 * KEPT), 7):
-        pieces = keep(pieces, Sample(*(field[part] for field in sample)))
+        pieces = keep(pieces, Sample(sample.keys[part], sample.times[part], sample.numbers[part], sample.codes[part]))
 
     assert pieces is not None
     assert len(whole.times) == KEPT
