@@ -58,7 +58,7 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     limit: Annotated[float, msgspec.Meta(ge=0, lt=1, description="Found when the accuracy fell by more.")] = 0.02
     alpha: Alpha = 0.0001
     correction: Over = "holm"
-    min_rows: MinRows = 100
+    min_rows: MinRows = 30
 
     def start(self, reference: Reference, columns: Sequence[str]) -> Any:
         held = (f for f in reference.fitted.values() if isinstance(f, dict) and "table" in f)

@@ -154,7 +154,7 @@ def send(kafka: Kafka, topic: str, rows: Sequence[Row], format_: Callable[[Row],
 def build_reference(rows: Sequence[Row], directory: Path) -> Path:
     """With the command that a user has."""
     data, out = directory / "training.jsonl", directory / "elec2.reference"
-    data.write_text("".join(json.dumps(row.event()) + "\n" for row in rows))
+    data.write_text("".join(json.dumps({**row.event(), "extra": {"truth": row.truth}}) + "\n" for row in rows))
     assert main(["reference", "build", str(data), "-o", str(out), "--model", "elec2"]) == 0
     return out
 
@@ -222,6 +222,18 @@ def test_a_market_that_changes_is_told_by_alerts_metrics_and_label_tasks(
         assert {
             datetime.fromisoformat(a["startsAt"]).timestamp() for a in told if a["labels"]["column"] in VICTORIAN
         } == {coupled}
+
+        # Every label has met its prediction, and says how often the model is wrong.
+        daemon.wait(lambda: daemon.outcomes().get("events") == labels, 30, "the labels to be joined")
+        outcomes = daemon.outcomes()
+        assert outcomes["model"] == "elec2.labels"
+        columns = {column["name"]: column for column in outcomes["columns"]}
+        assert columns["lag"]["quantiles"]["0.5"] == pytest.approx(DAY, abs=STEP)
+        assert 0 <= columns["error"]["mean"] <= 1
+        accuracy = next(e for e in model["estimates"] if e["measure"] == "accuracy")
+        wrong = np.mean([row.label != row.truth for row in market[:TRAINED]])
+        assert accuracy["reference"] == pytest.approx(1 - wrong)
+        assert accuracy["low"] < accuracy["value"] < accuracy["high"]
 
         # A real Prometheus reads it.
         assert scraper.wait(f"driftd_events_total == {len(live)}")

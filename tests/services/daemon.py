@@ -70,8 +70,11 @@ class Daemon(Server):
 
     def model(self) -> dict[str, Any]:
         """What /status says of the one model."""
-        [model] = self.status()["models"]
-        return dict(model)
+        return dict(self.status()["models"][0])
+
+    def outcomes(self) -> dict[str, Any]:
+        """What it says of the model's late labels; nothing before the first is joined."""
+        return dict(next(iter(self.status()["models"][1:]), {}))
 
     def series(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """The series of a metric by their sorted labels."""
