@@ -22,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
 from detectors.core import Batch, Floats, from_columns, number, vector
-from detectors.registry import SCORERS, build
+from detectors.registry import SCORERS
 
 SCORES = (("novelty", "novelty"), ("novelty", "cluster_distance"), ("half_space_trees", "rarity"))
 
@@ -95,7 +95,7 @@ def measured(case: Case) -> dict[str, tuple[float, float, float]]:
     truth = np.repeat([0, 1], [len(case.known), len(case.new)])
     found: dict[str, tuple[float, float, float]] = {}
     for kind, column in SCORES:
-        scorer: Any = build(SCORERS, {"kind": kind})
+        scorer: Any = SCORERS[kind]()
         fitted = scorer.fit(case.reference)
         start = time.process_time()
         known, new = (scorer.score(rows, fitted) for rows in (case.known, case.new))

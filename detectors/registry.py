@@ -1,15 +1,11 @@
-"""What a configuration can name: one literal table per kind of part, and how a mapping becomes the part.
+"""What a configuration can name: one literal table per kind of part.
 
 A part is a frozen struct; its fields are its parameters. To add one: its file, its test, its line here.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
-
-import msgspec
+from collections.abc import Sequence
 
 from detectors.checks.conversion import Unit
 from detectors.checks.duplicates import Duplicates
@@ -33,8 +29,6 @@ from detectors.scorers.projection import Projection
 from detectors.scorers.rules import Rules as RuleLayer
 from detectors.scorers.text import Text
 from detectors.scorers.uncertainty import Uncertainty
-
-T = TypeVar("T")
 
 SCORERS: dict[str, type[Scorer]] = {
     "uncertainty": Uncertainty,
@@ -81,41 +75,6 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "hddm_a": HddmA,
     "hddm_w": HddmW,
 }
-
-
-def build(table: Mapping[str, type[T]], raw: Mapping[str, Any]) -> T:
-    """The part that `raw` describes: `kind` is a name of the table, or `package.module:Name` of the user's own struct.
-
-    ValueError says what was given and what is allowed; where it lies inside `raw` is named as `$.field`.
-
-    >>> build(SCORERS, {"kind": "uncertainty", "measures": ["entropy"]})
-    Uncertainty(measures=('entropy',))
-    """
-    options = dict(raw)
-    kind = str(options.pop("kind", None) or "")
-    part: Any = _imported(kind) if ":" in kind else table.get(kind)
-    if part is None:
-        given = f"unknown kind {kind!r}" if kind else "`kind` is missing"
-        raise ValueError(f"{given}, one of: {', '.join(table)}, or package.module:Name")
-    shape = part.__struct_config__
-    if shape.tag_field is not None:
-        options[shape.tag_field] = shape.tag
-    try:
-        found: T = msgspec.convert(options, part)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
-    return found
-
-
-def _imported(kind: str) -> Any:
-    module, _, name = kind.partition(":")
-    try:
-        part = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"kind {kind!r} cannot be imported: {error}") from error
-    if not hasattr(part, "__struct_config__"):
-        raise ValueError(f"kind {kind!r} is no msgspec.Struct, whose fields would be its options")
-    return part
 
 
 def default_scorers(schema: Sequence[ColumnSpec]) -> dict[str, Scorer]:

@@ -15,7 +15,7 @@ from detectors.core import Batch, Column, Kind, Scores, category, empty, from_co
 from detectors.encode import decode, encode
 from detectors.profile import Layout, Profile
 from detectors.reference import Reference
-from detectors.registry import DETECTORS, build
+from detectors.registry import DETECTORS
 from tests.detectors.checks.rows import learned
 
 WINDOWS = 40
@@ -175,9 +175,9 @@ def test_it_takes_a_layout_without_numbers_or_without_categories(detector: Any, 
 def test_its_parameters_come_back_from_bytes_and_from_configuration(detector: Any) -> None:
     kind = type(detector)
     assert decode(encode(detector), kind) == detector
-    assert build(DETECTORS, msgspec.to_builtins(detector)) == detector
+    assert msgspec.convert(msgspec.to_builtins(detector), kind) == detector
     with pytest.raises(ValueError, match="unknown field"):
-        build(DETECTORS, {**msgspec.to_builtins(detector), "no_such_option": 1})
+        msgspec.convert({**msgspec.to_builtins(detector), "no_such_option": 1}, kind)
 
 
 def test_every_option_says_what_it_means(detector: Any) -> None:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from detectors.core import Batch, Column, Kind, Scorer, category, concat, empty, from_columns, number, text, vector
 from detectors.encode import decode, encode
-from detectors.registry import SCORERS, build
+from detectors.registry import SCORERS
 
 WORDS = ("shelf", "empty", "the", "price", "of", "milk", "Brot", "zwölf", "12", "ßcharf")
 
@@ -59,7 +59,7 @@ def values_of(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
 
 @pytest.fixture(params=SCORERS)
 def scorer(request: pytest.FixtureRequest) -> Scorer:
-    return build(SCORERS, {"kind": request.param})
+    return SCORERS[request.param]()
 
 
 def test_reads_a_full_batch_into_columns_as_long_as_it(scorer: Scorer) -> None:
@@ -98,7 +98,7 @@ def test_what_it_fitted_survives_the_file(scorer: Scorer) -> None:
 @given(cut=st.integers(0, 40), seed=st.integers(0, 9))
 @pytest.mark.parametrize("kind", SCORERS)
 def test_a_row_scores_the_same_to_the_last_bit_in_whatever_batch_it_comes(kind: str, cut: int, seed: int) -> None:
-    scorer = build(SCORERS, {"kind": kind})
+    scorer = SCORERS[kind]()
     batch, fitted = rows(40, 1), FITTED[kind]
     whole = scorer.score(batch, fitted)
     parts = [scorer.score(batch.take(part), fitted) for part in (slice(None, cut), slice(cut, None))]
@@ -165,7 +165,7 @@ def test_a_column_that_became_another_kind_does_not_stop_it(scorer: Scorer) -> N
 def test_no_value_makes_it_fail_or_derive_a_number_without_size(
     kind: str, matrix: np.ndarray[Any, Any], lines: list[str | None]
 ) -> None:
-    scorer = build(SCORERS, {"kind": kind})
+    scorer = SCORERS[kind]()
     n = len(matrix)
     same = vector(matrix)
     wild = rows(n, x=number(matrix[:, 0]), scores=same, members=vector(np.hstack([matrix] * 2)), embedding=same)
@@ -176,4 +176,4 @@ def test_no_value_makes_it_fail_or_derive_a_number_without_size(
             assert not np.isinf(column.values).any()
 
 
-FITTED = {kind: build(SCORERS, {"kind": kind}).fit(rows(120)) for kind in SCORERS}
+FITTED = {kind: SCORERS[kind]().fit(rows(120)) for kind in SCORERS}

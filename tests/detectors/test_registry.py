@@ -1,49 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from detectors.core import ColumnSpec, Kind, Role
-from detectors.registry import SCORERS, build, default_scorers
-from detectors.scorers.committee import Committee
+from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.scorers.novelty import Novelty
-from detectors.scorers.uncertainty import Uncertainty
 
 
-def test_a_kind_of_the_table_is_built_with_its_options() -> None:
-    built = build(SCORERS, {"kind": "uncertainty", "measures": ["margin"]})
-    assert built == Uncertainty(measures=("margin",))
-    assert build(SCORERS, {"kind": "committee"}) == Committee()
-
-
-def test_a_kind_with_a_colon_is_imported() -> None:
-    assert build(SCORERS, {"kind": "detectors.scorers.committee:Committee", "members": 3}) == Committee(3)
-
-
-@pytest.mark.parametrize("kind", SCORERS)
-def test_the_table_names_each_part_as_it_names_itself(kind: str) -> None:
-    assert SCORERS[kind].__struct_config__.tag == kind  # type: ignore[attr-defined]  # every part is a struct
-
-
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [
-        ({}, "`kind` is missing, one of: uncertainty, committee"),
-        ({"kind": None}, "`kind` is missing"),
-        ({"kind": "entropie"}, "unknown kind 'entropie', one of: uncertainty"),
-        ({"kind": "uncertainty", "measure": ["margin"]}, "unknown field `measure`"),
-        ({"kind": "uncertainty", "measures": ["magrin"]}, r"'magrin' - at `\$.measures\[0\]`"),
-        ({"kind": "committee", "members": -1}, r">= 0 - at `\$.members`"),
-        ({"kind": "no.such.module:Thing"}, "cannot be imported: No module named 'no'"),
-        ({"kind": "detectors.core:Thing"}, "cannot be imported: module 'detectors.core' has no attribute 'Thing'"),
-        ({"kind": "detectors.core:number"}, "is no msgspec.Struct"),
-        ({"kind": ":x"}, "cannot be imported"),
-    ],
-)
-def test_what_cannot_be_built_is_refused_with_what_is_allowed(raw: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        build(SCORERS, raw)
+@pytest.mark.parametrize("table", [SCORERS, DETECTORS])
+def test_the_tables_name_each_part_as_it_names_itself(table: Mapping[str, Any]) -> None:
+    assert {part.__struct_config__.tag: part for part in table.values()} == table
 
 
 def spec(name: str, kind: Kind, role: Role = Role.INPUT) -> ColumnSpec:
