@@ -37,6 +37,7 @@ GAIN = 0.005  # by which a contrast over the mark widens its scale: 200 rows ove
 NARROWEST, WIDEST = -0.5, 3.0  # log of the learned scale
 DEARER = 1.0  # log by which each alarm raises what the next has to show
 FORGOTTEN = 3000.0  # half-life in rows of that
+PAUSE = 20  # rows that a column is silent after its alarm: a new spread is over the bar in one row and not in the next
 CALM = 1000.0  # rows: a column that alarmed is silent until its return period is under this, or under a tenth
 
 FREEDOMS = np.array([2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 60.0])
@@ -135,7 +136,7 @@ class Returns(msgspec.Struct, frozen=True):
             pace[i] = held
         found *= pace[:, None]
         _carry(found, state.evidence)
-        spoken, silent = _spoken(found, state.silent)
+        spoken, silent = _spoken(found, state.silent, since)
         dearer = state.dearer * 0.5 ** (since / FORGOTTEN)
         after = msgspec.structs.replace(after, evidence=found[-1], silent=silent, since=since[-1], pace=held)
         return after, spoken * np.exp(-dearer)
@@ -145,21 +146,22 @@ class Returns(msgspec.Struct, frozen=True):
 
         They speak again when their evidence is down to a tenth, or to what 1,000 calm rows show.
         """
-        if not state.evidence[columns].size:
-            return state
-        evidence, silent = state.evidence, state.silent.copy()
-        loud = np.zeros(evidence.size, np.bool_)
-        loud[columns] = evidence[columns] >= evidence[columns].max() / 10
-        silent[loud] = np.minimum(evidence / 10, CALM * state.pace)[loud]
-        return msgspec.structs.replace(state, silent=silent)
+        evidence = state.evidence[columns]
+        return _silenced(state, columns[evidence >= evidence.max(initial=0.0) / 10])
 
     def relearn(self, state: Watch, columns: Ints) -> Watch:
-        """The same, and the next alarm of these columns has to show e times as much as this one."""
-        state = self.restart(state, columns)
+        """The columns fall silent, and the next alarm of each has to show e times as much as this one."""
+        state = _silenced(state, columns)
         dearer, since = state.dearer.copy(), state.since.copy()
         dearer[columns] = (state.dearer * 0.5 ** (state.since / FORGOTTEN))[columns] + DEARER
         since[columns] = 0
         return msgspec.structs.replace(state, dearer=dearer, since=since)
+
+
+def _silenced(state: Watch, columns: Ints) -> Watch:
+    silent = state.silent.copy()
+    silent[columns] = np.minimum(state.evidence / 10, CALM * state.pace)[columns]
+    return msgspec.structs.replace(state, silent=silent)
 
 
 # -- what the reference teaches
@@ -293,11 +295,11 @@ def _carry(found: Floats, before: Floats) -> None:
         found[:, f] = np.where(last < 0, before[f], found[last, f])
 
 
-def _spoken(found: Floats, silent: Floats) -> tuple[Floats, Floats]:
+def _spoken(found: Floats, silent: Floats, since: Ints) -> tuple[Floats, Floats]:
     """The evidence with what silent columns do not say left out, and until when they stay silent."""
     spoken, until = found.copy(), silent.copy()
     for f in np.flatnonzero(silent > 0).tolist():
-        calm: Mask = found[:, f] < silent[f]
+        calm: Mask = (found[:, f] < silent[f]) & (since[:, f] >= PAUSE)
         first = int(calm.argmax()) if calm.any() else len(found)
         spoken[:first, f] = 0.0
         until[f] = 0.0 if calm.any() else silent[f]
