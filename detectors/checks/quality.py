@@ -36,6 +36,7 @@ Rise = Annotated[
     float, msgspec.Meta(ge=0, le=1, description="Found when the share of bad rows rose by more than this share.")
 ]
 NAMED = 3  # new words told in a finding's text
+NOUNS = {"path": "paths", "rule": "rules", "version": "versions", "label": "labels"}  # what the words of a column are
 
 
 def _share(bad: Ints, rows: Ints) -> Floats:
@@ -100,10 +101,13 @@ class WrongType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         at = positions(current.layout.columns, columns)
         names = named(current.layout.columns, at)
         now, was = current.wrong[at], reference.wrong[at]
+        layout = current.layout
+        counts = (len(layout.numbers), len(layout.categories), len(layout.others))
+        kinds = np.repeat(["a number", "a word", "a text or a vector"], counts)[at]
 
         def say(i: int) -> Words:
             before, after = was[i] / reference.rows, now[i] / current.rows
-            text = f"{names[i]} has a value of a wrong kind in {now[i]:,} rows, {share_text(after)} of them"
+            text = f"{names[i]} should be {kinds[i]} and is not in {now[i]:,} rows, {share_text(after)} of them"
             return Words(text, {"before": before, "after": after})
 
         rows, rows_before = _rows(current, at), _rows(reference, at)
@@ -216,7 +220,8 @@ class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             first = sorted(held, key=lambda word: (-held[word], word))[:NAMED]
             more = f" and {len(held) - NAMED:,} more" if len(held) > NAMED else ""
             told = ", ".join(f"{word!r} ({held[word]:,})" for word in first)
-            text = f"{names[i]} has new words in {share_text(new[i] / now[i])} of its rows: {told}{more}"
+            what = NOUNS.get(names[i], "words")
+            text = f"{names[i]} has {what} never seen before in {share_text(new[i] / now[i])} of its rows: {told}{more}"
             return Words(text, {"words": ", ".join(first), "distinct": float(len(held))})
 
         rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)

@@ -59,7 +59,7 @@ def test_the_first_value_of_a_wrong_kind_is_found_where_any_is_one_too_many() ->
     now = number(values, wrong=np.arange(1_000) == 7)
     assert not WrongType().check(*pair(NORMAL, now), ["x"]).findings
     found = WrongType(limit=0).check(*pair(NORMAL, now), ["x"]).findings
-    assert found[0].text.startswith("x has a value of a wrong kind in 1 rows, 0.1 % of them.")
+    assert found[0].text.startswith("x should be a number and is not in 1 rows, 0.1 % of them.")
     assert found[0].p_value is None
 
 
@@ -78,7 +78,14 @@ def test_a_value_just_over_the_highest_is_no_finding() -> None:
 
 def test_new_words_are_found_and_named_with_their_counts() -> None:
     found = NewCategory().check(*pair(["a", "b"] * 1_000, ["a"] * 180 + ["c"] * 15 + ["d"] * 5), ["x"]).findings
-    assert "x has new words in 10 % of its rows: 'c' (15), 'd' (5)." in found[0].text
+    assert "x has words never seen before in 10 % of its rows: 'c' (15), 'd' (5)." in found[0].text
+
+
+def test_a_path_never_taken_is_said_to_be_a_path() -> None:
+    was = reference({"path": ["read>answer"] * 900 + ["read>ask>answer"] * 100})
+    now = window(was, {"path": ["read>answer"] * 180 + ["read>cache"] * 20})
+    (finding,) = NewCategory().check(now, was, ["path"]).findings
+    assert finding.text.startswith("path has paths never seen before in 10 % of its rows: 'read>cache' (20).")
 
 
 def test_new_words_are_expected_of_a_column_that_always_had_some() -> None:
