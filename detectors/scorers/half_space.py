@@ -32,11 +32,13 @@ class HalfSpaceTrees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     The score is that of `river.anomaly.HalfSpaceTrees`, which the tests hold it against to the last digit, but the
     trees hold the reference's mass and learn nothing after. So what is lost is forgetting: a group that came to stay
-    remains rare until the reference is built anew. Gained are plain data, the same score on every replica, and speed.
+    remains rare until the reference is built anew. Gained are plain data, the same score on every replica, and speed:
+    15 us an event where river's objects take 77, and their import 97 MB.
 
-    Cuts are at random places, so it is blind to what only lies off a diagonal: columns that go together are better seen
-    by `novelty`. Values are standardised as there, a missing one stands at the mean, and the trees span the middle 98 %
-    of each column and a quarter of that on either side.
+    Cuts are at random places of single columns, so it is blind to what lies off a diagonal: of digits with one held out
+    it orders 0.69 of the pairs rightly, an isolation forest 0.76, `novelty` 0.93 (benchmarks/novelty.py). Values are
+    standardised as in `novelty`, a missing one stands at the mean, and the trees span the middle 98 % of each column
+    and a quarter of that on either side.
     """
 
     columns: Columns = ()

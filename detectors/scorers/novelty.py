@@ -38,10 +38,10 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
     `novelty`: negative log-likelihood in nats, up to a constant; only differences mean something. `cluster_distance`:
     to the nearest Gaussian in its own deviations (Mahalanobis 1936), so a small cluster counts as much as a large one.
-    `non_representative`: 1 where the novelty is above that of all but a share `flagged` of reference
-    rows that the mixture was not fitted on. By their rank among those (split conformal, Vovk, Gammerman, Shafer 2005) a
-    fresh row of the reference's kind is flagged with a chance of at most `flagged`, exactly, whatever the mixture is
-    worth. It takes 5 / `flagged` rows, 500 by default; a smaller reference flags nothing.
+    `non_representative`: 1 where the novelty is above that of all but a share `flagged` of reference rows that the
+    mixture was not fitted on. By their rank among those (split conformal, Vovk, Gammerman, Shafer 2005) a fresh row of
+    the reference's kind is flagged with a chance of at most `flagged`, whatever the mixture is worth. It takes
+    5 / `flagged` rows, 500 by default; a smaller reference flags nothing.
 
     Number columns are standardised by the reference, an embedding is scaled as a whole; values are cut at 10
     deviations, and a missing one stands at the mean. Of more than 16 columns the 16 principal directions are kept, and
@@ -51,9 +51,9 @@ class Novelty(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
     Blind to a new value in a column that was constant, and to known values in a combination that the kept directions do
     not show. A flag does not tell a lone outlier from a new group: the rate of flags does, since lone ones keep to
-    theirs. On 200 rows and less the mixture knows its own rows better than fresh ones. 1 us an event with 60 columns
-    in batches of 250. Of scikit-learn's digits, an 8 or 9 scores above a fresh 0 to 7 with a chance of 0.9 when the
-    reference had 0 to 7.
+    theirs. On 200 rows and less the mixture knows its own rows better than fresh ones. 2 us an event with 60 columns
+    in batches of 250, 10 us with an embedding of 384. Of scikit-learn's digits, one held out scores above a fresh one
+    of the other nine with a chance of 0.93, where an isolation forest has 0.76.
     """
 
     columns: Columns = ()
