@@ -142,26 +142,22 @@ class Returns(msgspec.Struct, frozen=True):
         return after, spoken * np.exp(-dearer)
 
     def restart(self, state: Watch, columns: Ints) -> Watch:
-        """Of the columns those that brought the alarm about, with a tenth of the largest evidence, fall silent.
-
-        They speak again when their evidence is down to a tenth, or to what 1,000 calm rows show.
-        """
+        """Of the columns those that brought the alarm about, with a tenth of the largest evidence, are `relearned`."""
         evidence = state.evidence[columns]
-        return _silenced(state, columns[evidence >= evidence.max(initial=0.0) / 10])
+        return self.relearn(state, columns[evidence >= evidence.max(initial=0.0) / 10])
 
     def relearn(self, state: Watch, columns: Ints) -> Watch:
-        """The columns fall silent, and the next alarm of each has to show e times as much as this one."""
-        state = _silenced(state, columns)
-        dearer, since = state.dearer.copy(), state.since.copy()
+        """The columns fall silent, and the next alarm of each has to show e times as much as this one.
+
+        They speak again after 20 rows, once their evidence is down to a tenth, or to what 1,000 calm rows show. Again
+        at the same row it changes nothing.
+        """
+        columns = columns[(state.silent[columns] == 0) | (state.since[columns] > 0)]
+        silent, dearer, since = state.silent.copy(), state.dearer.copy(), state.since.copy()
+        silent[columns] = np.minimum(state.evidence / 10, CALM * state.pace)[columns]
         dearer[columns] = (state.dearer * 0.5 ** (state.since / FORGOTTEN))[columns] + DEARER
         since[columns] = 0
-        return msgspec.structs.replace(state, dearer=dearer, since=since)
-
-
-def _silenced(state: Watch, columns: Ints) -> Watch:
-    silent = state.silent.copy()
-    silent[columns] = np.minimum(state.evidence / 10, CALM * state.pace)[columns]
-    return msgspec.structs.replace(state, silent=silent)
+        return msgspec.structs.replace(state, silent=silent, dearer=dearer, since=since)
 
 
 # -- what the reference teaches
