@@ -1,7 +1,7 @@
 """What the shipped defaults find, and how often they cry wolf, on labelled streams of real data.
 
 Every stream goes the daemon's way: its first rows become a reference (`build_from`, with the scorers that the columns
-suggest), the rest is handed in blocks to the e-detector of `DEFAULT_CHECKS`, whose promise alone is set: one false
+suggest), the rest comes in base windows to the e-detector of `DEFAULT_CHECKS`, whose promise alone is set: one false
 alarm per 10,000 events. The streams and the scorer are those of the shared bench, read where they lie; suites of our
 own on further labelled data stand in `labelled.py`. OUT/driftd.json and OUT/truth.json are in the form that the
 bench's `score.py` reads.
@@ -31,12 +31,12 @@ from detectors.cause import explain, keep
 from detectors.checks import DEFAULT_CHECKS
 from detectors.checks.evidence import EDetector
 from detectors.core import Batch, Column, from_columns
-from detectors.profile import Sample, rows_of
+from detectors.evidence.model import taken
+from detectors.profile import SAMPLE, Profile, Sample, rows_of
 from detectors.reference import Reference, build_from, describe, scored
 from detectors.registry import default_scorers
 
 PROMISE = 10_000  # events to a false alarm
-BLOCK = 250  # rows handed over at once: about what a base window shows of itself
 WORKERS = 2
 
 
@@ -65,35 +65,46 @@ def default_detector() -> EDetector:
     return msgspec.structs.replace(shipped, events=PROMISE)
 
 
-def prepare(case: Case) -> tuple[Reference, Sample]:
-    """The reference as the daemon would learn it, and the stream's rows on its layout."""
+def prepare(case: Case) -> tuple[Reference, Batch]:
+    """The reference as the daemon would learn it, and the stream's rows as it would score them."""
     calm = as_batch(case.key, case.reference, 0)
     scorers = default_scorers(describe(calm, {}))
     reference = build_from("bench", calm, scorers, roles={}, source=case.key, created=0.0)
-    seen = scored(as_batch(case.key, case.rows, len(calm)), scorers, reference.fitted)
-    return reference, rows_of(reference.layout, seen)
+    return reference, scored(as_batch(case.key, case.rows, len(calm)), scorers, reference.fitted)
 
 
-def taken(rows: Sample, some: slice) -> Sample:
-    return Sample(rows.keys[some], rows.times[some], rows.numbers[some], rows.codes[some])
+def windows(rows: Batch, reference: Reference) -> Iterator[Profile]:
+    """Base windows small enough to show all of their rows."""
+    for first in range(0, len(rows), SAMPLE):
+        window = Profile(reference.layout)
+        window.update(rows.take(slice(first, first + SAMPLE)))
+        yield window
+
+
+def in_order(window: Profile) -> Sample:
+    """The window's rows as they came."""
+    return taken(window.sample, np.argsort(window.sample.times))
 
 
 def watch(case: Case) -> Outcome:
-    """The whole of a stream, block by block."""
+    """The whole of a stream, window by window. An alarm counts also where an incident of its column is open."""
     detector = default_detector()
     reference, rows = prepare(case)
     names = reference.layout.columns
     alarms: list[int] = []
     before = time.process_time()
     memory = detector.start(reference, names)
-    for first in range(0, case.size, BLOCK):
-        memory, found = detector.step_rows(memory, taken(rows, slice(first, first + BLOCK)))
-        alarms += [first + alarm.row for alarm in found]
+    for window in windows(rows, reference):
+        after, _ = detector.step(memory, window, reference.profile, names)
+        if any(incident.since >= window.first for incident in after.incidents.values()):
+            _, found = detector.step_rows(memory, in_order(window))  # once more, for which rows they were
+            alarms += [int(window.first - rows.times[0]) + alarm.row for alarm in found]
+        memory = after
     spent = time.process_time() - before
     right = [at for at in alarms if any(start <= at < end for start, end in case.changes)]
     cause = None
     if case.moved and right:
-        recent = keep(None, taken(rows, slice(right[0] + 1)))
+        recent = keep(None, rows_of(reference.layout, rows.take(slice(right[0] + 1))))
         cause = explain(recent, reference.rows, reference.layout, memory.model.joint)
     ranking = () if cause is None else cause.ranking
     # what a scorer derives from a column that moved moves too, and is no cause

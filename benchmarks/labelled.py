@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from detectors.core import Column, Floats, Kind, number, text, vector
 
 SHORT = 3  # streams of each suite in the short form
-SHORT_ROWS = 4_000  # of a stream without a change, in the short form
+SHORT_ROWS = 3_000  # of a stream without a change, in the short form
+SHORT_CHANGE = 1_000  # rows of a change there
 NEAR_BENCH = "bench/detection/streams.py"
 
 Span = tuple[int, int]
@@ -270,11 +271,12 @@ def suites(bench: Any, data: Path) -> dict[str, Callable[[], Iterator[Case]]]:
 
 
 def shortened(cases: Iterable[Case]) -> Iterator[Case]:
-    """A few cases spread over the suite, those without a change cut short."""
+    """A few cases spread over the suite: of each the first rows, or those up to a while after its first change."""
     held = list(cases)
     for case in held[:: math.ceil(len(held) / SHORT)][:SHORT]:
-        if case.changes or case.size <= SHORT_ROWS:
-            yield case
-        else:
-            rows = {name: column.take(slice(SHORT_ROWS)) for name, column in case.rows.items()}
-            yield case._replace(rows=rows, quiet=[(start, min(end, SHORT_ROWS)) for start, end in case.quiet])
+        end = min(case.size, SHORT_ROWS if not case.changes else case.changes[0][0] + SHORT_CHANGE)
+        yield case._replace(
+            rows={name: column.take(slice(end)) for name, column in case.rows.items()},
+            quiet=[(first, min(last, end)) for first, last in case.quiet if first < end],
+            changes=[(first, min(last, end)) for first, last in case.changes if first < end],
+        )
