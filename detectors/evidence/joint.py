@@ -36,7 +36,7 @@ class Joint(msgspec.Struct, frozen=True):
 
     @property
     def worth(self) -> Floats:
-        """What each of the extra columns (2F + 1,) is worth watching, for `merge.weights`; 0 = can show nothing."""
+        """What each of the extra columns (2F + 1,) is worth watching, relative to the others; 0 = can show nothing."""
         alive = self.noise > 0
         product = 0.5 * (alive & alive[self.partners])
         # the total is what sees many small breaks at once: with a quarter of the budget half a table's columns torn

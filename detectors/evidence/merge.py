@@ -1,4 +1,4 @@
-"""One promise for many columns: how evidence is shared out, added up, and attributed.
+"""One promise for many columns: whose the evidence is, and what many alarms in a row are worth.
 
 The weighted mean of e-detectors is an e-detector whatever the dependence between them (Shin, Ramdas, Rinaldo 2022), so
 the model's evidence is `evidence @ weights` and one threshold on it covers columns, slices and pairs alike. A column
@@ -7,30 +7,12 @@ of weight w pays log(1 / w) for the company: 4.1 nats among 60, where the promis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 
 import msgspec
 import numpy as np
 
 from detectors.core import Floats, Mask
-
-
-def weights(groups: Sequence[tuple[float, Floats]]) -> Floats:
-    """Weights (members of all groups, end to end) that sum to 1: each group's share, divided among its members.
-
-    A group is (share, what each member is worth): shares and worths count relative to one another, 0 leaves out. The
-    share of a group without members falls to the others, so nothing of the promise is wasted on what is not there. All
-    zero when nobody is worth anything.
-
-    >>> weights([(3, np.ones(2)), (1, np.array([2.0, 0.0])), (1, np.zeros(0))]).tolist()
-    [0.375, 0.375, 0.25, 0.0]
-    """
-    whole = sum(share for share, worth in groups if worth.sum() > 0)
-    parts = [
-        share / whole * worth / worth.sum() if whole and worth.sum() > 0 else 0.0 * worth for share, worth in groups
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def attributed(evidence: Floats, weights: Floats, level: float) -> Mask:

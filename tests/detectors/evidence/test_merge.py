@@ -1,24 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from detectors.evidence.merge import Lond, attributed, weights
-
-
-@given(st.lists(st.tuples(st.floats(0, 9), st.lists(st.floats(0, 9), max_size=5)), max_size=4))
-def test_weights_sum_to_one_whatever_the_shares_or_to_nothing(groups: list[tuple[float, list[float]]]) -> None:
-    shared = weights([(share, np.array(worth)) for share, worth in groups])
-
-    assert shared.size == sum(len(worth) for _, worth in groups)
-    assert (shared >= 0).all()
-    assert shared.sum() == pytest.approx(1) or not shared.any()
-
-
-def test_a_group_without_members_leaves_its_share_to_the_others() -> None:
-    assert weights([(0.5, np.ones(2)), (0.5, np.zeros(3))]).tolist() == [0.5, 0.5, 0, 0, 0]
+from detectors.evidence.merge import Lond, attributed
 
 
 def _dependent_e_values(rng: np.random.Generator, columns: int, moved: int, strength: float) -> np.ndarray:
