@@ -6,7 +6,7 @@ For columns with memory the promise rests on a model of their tails, so it is ap
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
