@@ -8,6 +8,7 @@ each column also beside the others: of weak moves more are told from luck. Evide
 from __future__ import annotations
 
 from math import log
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -56,7 +57,7 @@ class Move(msgspec.Struct, frozen=True):
 
     column: str
     evidence: float  # nats that this column changed
-    statistic: str  # "median", "mean", "spread", "missing", "share of 'x'" or "correlation with y"
+    statistic: str  # "median", "mean", "10 to 90 % range", "missing", "share of 'x'" or "correlation with y"
     before: float  # in the unit of the statistic: the column's own, a share, or a correlation
     after: float
     effect: float  # the move in standard deviations of the column; of shares and correlations the difference
@@ -103,62 +104,41 @@ def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> 
     other, and where half the columns are torn from the other half, nothing tells which half.
     """
     features = _features(recent, reference, layout)
-    size = len(layout.numbers) + len(layout.categories)
+    names = [*layout.numbers, *layout.categories]
     if len(recent.times) < FEW or not features.owner.size:
         return None
-    mean, worth = _means(features.now, features.seen, features.held)
-    each = log_bayes(worth * mean**2, worth)
-    alone = _by_column(each, features.owner, size)
-    use = np.isin(features.owner, np.argsort(-alone.max(axis=0), kind="stable")[:WIDE])
-    was, owner = features.was[:, use], features.owner[use]
-    precision = np.asarray(np.linalg.inv(was.T @ was / len(was) + RIDGE * np.eye(owner.size)), np.float64)
-    left = mean[:, use] @ precision  # what the other features do not foretell of each, in units of its precision
-    beside = _by_column(log_bayes(worth[:, use] * left**2 / np.diag(precision), worth[:, use]), owner, size)
-    bent = _bent(recent, reference, joint) - TIE
-    either = np.logaddexp(np.logaddexp(alone, beside) - log(2), bent)
-    chance = _moments(either)
-    rows = int(chance.argmax()) + 1
-    evidence, by_itself = chance @ either, chance @ alone
-    # Of two tied columns of which one moved, both left the other: the one that also moved by itself is the cause.
-    first = int((evidence + by_itself).argmax())
-    ranked = _in_turn(first, by_itself, chance @ bent, left[rows - 1], precision, worth[rows - 1, use], owner)
-    moved = [i for i in ranked if i == ranked[0] or by_itself[i] > log(size) + MOVED]
-    plainest = [int(np.where(features.owner == i, each[rows - 1], -np.inf).argmax()) for i in moved]
-    since = Recent(recent.times[-rows:], recent.numbers[-rows:], recent.codes[-rows:])
-    names = [*layout.numbers, *layout.categories]
-    torn = bent[rows - 1] > np.maximum(alone[rows - 1], beside[rows - 1])
+    found = _ranked(features, _bent(recent, reference, joint) - TIE)
+    since = Recent(recent.times[-found.rows :], recent.numbers[-found.rows :], recent.codes[-found.rows :])
+    plainest = [int(np.where(features.owner == i, found.each, -np.inf).argmax()) for i in found.moved]
     moves = []
-    for i, f in zip(moved, plainest, strict=True):
-        said = (
-            _tie(i, since, reference, joint, names)
-            if torn[i]
-            else _told(i, features.names[f], float(mean[rows - 1, f]), since, reference, layout)
-        )
-        moves.append(Move(names[i], float(evidence[i]), *said))
-    values = np.where(features.seen, features.now, np.nan)[-rows:, plainest]
-    groups = [tuple(names[moved[i]] for i in group) for group in _together(np.nan_to_num(values))]
+    for i, f in zip(found.moved, plainest, strict=True):
+        if found.torn[i]:
+            said = _tie(i, since, reference, joint, names)
+        else:
+            said = _told(i, features.names[f], float(found.mean[f]), since, reference, layout)
+        moves.append(Move(names[i], float(found.evidence[i]), *said))
+    values = features.now[-found.rows :, plainest]
+    groups = [tuple(names[found.moved[i]] for i in group) for group in _together(np.nan_to_num(values))]
     where = None
-    if not torn[moved[0]]:  # a torn tie is a different move in every slice of the other column
+    if not found.torn[found.moved[0]]:  # a torn tie is a different move in every slice of the other column
         where = concentrated(
             Rows(since.numbers, since.codes, values[:, 0]),
             Rows(reference.numbers.astype(np.float32), reference.codes, features.was[:, plainest[0]]),
             layout,
             without=groups[0],
         )
-    ranking = tuple(names[i] for i in ranked)
-    return Cause(float(since.times[0]), rows, ranking, tuple(moves), tuple(groups), where)
+    ranking = tuple(names[i] for i in found.order)
+    return Cause(float(since.times[0]), found.rows, ranking, tuple(moves), tuple(groups), where)
 
 
 # -- features: each column as a few numbers a row, of mean 0 and variance 1 over the reference
 
 
-class _Features(msgspec.Struct, frozen=True):
+class _Features(NamedTuple):
     owner: Ints  # (features,) ascending: number columns, then categories
     names: list[str]  # the statistic that a feature's mean tells
-    was: Floats  # (m, features), 0 = missing
-    now: Floats  # (n, features), 0 = missing
-    seen: Mask  # (n, features) whether the value is there
-    held: Ints  # (features,) values in the reference
+    was: Floats  # (m, features), NaN = missing
+    now: Floats  # (n, features), NaN = missing
 
 
 def _features(recent: Recent, reference: Sample, layout: Layout) -> _Features:
@@ -183,8 +163,7 @@ def _features(recent: Recent, reference: Sample, layout: Layout) -> _Features:
     use = (held > 1) & (spread > 1e-9)
     was, now = (was[:, use] - mean[use]) / spread[use], (now[:, use] - mean[use]) / spread[use]
     kept = [name for name, used in zip(names, use.tolist(), strict=True) if used]
-    seen = ~np.isnan(now)
-    return _Features(np.array(owner, np.int64)[use], kept, np.nan_to_num(was), np.nan_to_num(now), seen, held[use])
+    return _Features(np.array(owner, np.int64)[use], kept, was, now)
 
 
 def _values(scores: Floats, codes: NDArray[np.integer], layout: Layout) -> Floats:
@@ -205,13 +184,49 @@ def _values(scores: Floats, codes: NDArray[np.integer], layout: Layout) -> Float
 # -- evidence, for every number of rows that the change may be old: arrays (n, ...), the last row first
 
 
-def _means(now: Floats, seen: Mask, held: Ints) -> tuple[Floats, Floats]:
+class _Found(NamedTuple):
+    """Columns by number, evidence in nats; `each` and `mean` (features,) are of the likeliest moment of change."""
+
+    rows: int  # since that moment
+    order: list[int]
+    moved: list[int]
+    evidence: Floats  # (columns,)
+    torn: Mask  # (columns,) whether a broken tie is plainer than any move
+    each: Floats
+    mean: Floats
+
+
+def _ranked(features: _Features, bent: Floats) -> _Found:
+    """Which columns changed, given the nats `bent` (n, columns) that each no longer goes with its neighbours."""
+    size = bent.shape[1]
+    mean, worth = _means(features.now, features.was)
+    each = log_bayes(worth * mean**2, worth)
+    alone = _by_column(each, features.owner, size)
+    use = np.isin(features.owner, np.argsort(-alone.max(axis=0), kind="stable")[:WIDE])
+    was, owner = np.nan_to_num(features.was[:, use]), features.owner[use]
+    precision = np.asarray(np.linalg.inv(was.T @ was / len(was) + RIDGE * np.eye(owner.size)), np.float64)
+    left = mean[:, use] @ precision  # what the other features do not foretell of each, times its precision
+    beside = _by_column(log_bayes(worth[:, use] * left**2 / np.diag(precision), worth[:, use]), owner, size)
+    either = np.logaddexp(np.logaddexp(alone, beside) - log(2), bent)
+    chance = _moments(either)
+    last = int(chance.argmax())
+    evidence, by_itself = chance @ either, chance @ alone
+    # Of two tied columns of which one moved, both left the other: the one that also moved by itself is the cause.
+    first = int((evidence + by_itself).argmax())
+    order = _in_turn(first, by_itself, chance @ bent, left[last], precision, worth[last, use], owner)
+    moved = [i for i in order if i == first or by_itself[i] > log(size) + MOVED]
+    torn = bent[last] > np.maximum(alone[last], beside[last])
+    return _Found(last + 1, order, moved, evidence, torn, each[last], mean[last])
+
+
+def _means(now: Floats, was: Floats) -> tuple[Floats, Floats]:
     """Mean of each feature over the last 1, 2, ... n rows, and how many values it is worth.
 
     k rows against m of the reference are worth k m / (k + m): the reference's own error is inside.
     """
-    rows = np.cumsum(seen[::-1], axis=0).astype(np.float64)
-    return np.cumsum(now[::-1], axis=0) / np.maximum(rows, 1.0), rows * held / np.maximum(rows + held, 1.0)
+    rows = np.cumsum(~np.isnan(now[::-1]), axis=0).astype(np.float64)
+    held = (~np.isnan(was)).sum(axis=0)
+    return np.cumsum(np.nan_to_num(now[::-1]), axis=0) / np.maximum(rows, 1.0), rows * held / np.maximum(rows + held, 1)
 
 
 def _bent(recent: Recent, reference: Sample, joint: Joint) -> Floats:
@@ -219,7 +234,7 @@ def _bent(recent: Recent, reference: Sample, joint: Joint) -> Floats:
     columns = joint.noise.size
     was = joint.columns(reference.numbers, reference.codes)[:, :columns]
     now = normal.fit(was).of(joint.columns(recent.numbers.astype(np.float64), recent.codes)[:, :columns])
-    mean, worth = _means(np.nan_to_num(now), ~np.isnan(now), (~np.isnan(was)).sum(axis=0))
+    mean, worth = _means(now, was)
     return log_bayes(worth * mean**2, worth)
 
 
