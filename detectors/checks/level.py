@@ -57,7 +57,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             far = np.abs(moved) > self.limit * np.sqrt(spread_before) if self.unit == "deviations" else moved != 0
             if far.any():  # elsewhere it can find nothing
                 crowd[far] = worth(current, reference, reference.sample.numbers[:, f[far]])
-            error = np.sqrt(crowd * np.maximum(spread, spread_before) / now + spread_before / was)
+            error = np.sqrt(crowd * (np.maximum(spread, spread_before) / now + spread_before / was))
             z = np.where(error > 0, moved / error, np.sign(moved) * np.inf)
             z = np.where(moved == 0, 0.0, z)
             if self.unit == "deviations":
