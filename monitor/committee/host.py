@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,6 +89,9 @@ class _Child:
         answer: T = receive(self._peer, kind, seconds)
         return answer
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def end(self) -> None:
         self._peer.close()
         self._process.kill()
@@ -113,8 +116,9 @@ class Host:
         self._lock = threading.Lock()  # one batch is with the child at a time
         self._child: _Child | None = None
         self._loaded = Loaded()
-        self._at_work: Members = ()
-        self._accepted: Members = ()
+        self._loading: _Child | None = None  # the one that is being started
+        self._accepted: Members = ()  # what is at work, or was before the child died
+        self._unfit: Members = ()  # what a child refused lately: it would do so again
         self._told = ""
         self._started, self._backoff, self._not_before = 0.0, 0.0, 0.0
         self._stopping = threading.Event()
@@ -179,7 +183,8 @@ class Host:
         """Loads what is configured, or what was accepted last; takes up to `limits.start` for each."""
         self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(OSError, Undecodable):
-            self._accepted = decode((self._cache / _ACCEPTED).read_bytes(), Members)
+            accepted = decode((self._cache / _ACCEPTED).read_bytes(), Members)
+            self._accepted = accepted if len(accepted) == len(self._options.members) else ()
         self._renew()
         self._revive()
 
@@ -188,24 +193,32 @@ class Host:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread and the child."""
+        """Ends the thread and the child, one that is still loading included."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        while self._thread.is_alive():
+            loading = self._loading
+            if loading is not None:
+                loading.kill()
+            self._thread.join(TICK)
         with self._lock:
             self._drop()
 
     def _watch(self) -> None:
         looked = time.monotonic()
         while not self._stopping.wait(TICK):
-            with self._lock:
-                if self._child is not None and not self._child.alive:
-                    log.warning("the committee of model %s died", self.model)
-                    self._drop()
-            if time.monotonic() - looked >= self._options.poll:
-                self._renew()
-                looked = time.monotonic()
-            self._revive()
+            try:
+                with self._lock:
+                    if self._child is not None and not self._child.alive:
+                        log.warning("the committee of model %s died", self.model)
+                        self._drop()
+                if time.monotonic() - looked >= self._options.poll:
+                    self._renew()
+                    looked = time.monotonic()
+                self._revive()
+            except Exception:
+                log.exception("the committee of model %s: trying again", self.model)
+                self._meters.errors.labels(self._thread.name).inc()
+                self._put_off()
 
     def _drop(self) -> None:
         """Ends the child; the lock is held."""
@@ -214,15 +227,23 @@ class Host:
         self._child.end()
         self._child = None
         self._meters.committee_up.labels(self.model).set(0)
-        lived = time.monotonic() - self._started
-        self._backoff = min(max(1.0, 2 * self._backoff), LONGEST_BACKOFF) if lived < SETTLED else 0.0
+        if time.monotonic() - self._started < SETTLED:
+            self._put_off()
+        else:
+            self._backoff = self._not_before = 0.0
+
+    def _put_off(self) -> None:
+        """The next start waits, each time twice as long."""
+        self._backoff = min(max(1.0, 2 * self._backoff), LONGEST_BACKOFF)
         self._not_before = time.monotonic() + self._backoff
 
     def _renew(self) -> None:
         """Fetches what is configured; where that is something new, and loads, it takes over."""
+        if self._accepted and self._accepted == self._members([m.sha256 or "" for m in self._options.members]):
+            return  # all are pinned: nothing else may come
         try:
             members = self._fetched()
-            if members != self._at_work or self._child is None:
+            if members not in (self._accepted, self._unfit):
                 self._take_over(members)
         except _Refused as refused:
             self._tell(refused.refusal)
@@ -235,45 +256,43 @@ class Host:
             self._take_over(self._accepted)
         except _Refused as refused:
             self._tell(refused.refusal)
-            self._backoff = min(max(1.0, 2 * self._backoff), LONGEST_BACKOFF)
-            self._not_before = time.monotonic() + self._backoff
+            self._put_off()
 
     def _fetched(self) -> Members:
         options = self._options
         wanted = tuple(Wanted(member.path, member.sha256) for member in options.members)
-        child = _Child(_environ(outside=True))
-        try:
-            job = FetchJob(wanted, str(self._cache), options.limits.file, options.s3)
-            fetched = child.ask(job, Fetched, options.limits.start)
-        except (OSError, Undecodable) as error:
-            raise _Refused(Refusal("missing", f"fetching did not end well: {_said(error)}")) from error
-        finally:
-            child.end()
+        job = FetchJob(wanted, str(self._cache), options.limits.file, options.s3)
+        child, fetched = self._start(_environ(outside=True), job, Fetched)
+        child.end()
         if fetched.refusal is not None:
             raise _Refused(fetched.refusal)
+        return self._members(fetched.digests)
+
+    def _members(self, digests: Sequence[str]) -> Members:
         return tuple(
             Member(member.path, digest, member.architecture, member.output == "logits")
-            for member, digest in zip(options.members, fetched.digests, strict=True)
+            for member, digest in zip(self._options.members, digests, strict=True)
         )
 
     def _take_over(self, members: Members) -> None:
         """A new child with these members in place of the old one, which works on until it is ready."""
         limits = self._options.limits
-        child = _Child(_environ(outside=False, cuda=self._options.device != "cpu", threads=limits.threads))
+        environ = _environ(outside=False, cuda=self._options.device != "cpu", threads=limits.threads)
         job = ScoreJob(
             members, str(self._cache), self._options.passes, self._options.device, limits.memory, limits.threads
         )
-        try:
-            loaded = child.ask(job, Loaded, limits.start)
-        except (OSError, Undecodable) as error:
+        child, loaded = self._start(environ, job, Loaded)
+        refusal = loaded.refusal
+        if refusal is None and self._loaded.classes not in (0, loaded.classes):
+            text = f"{loaded.classes} classes, where the committee before had {self._loaded.classes}"
+            refusal = Refusal("unfit", text)
+        if refusal is not None:
             child.end()
-            raise _Refused(Refusal("died", f"loading ended the process: {_said(error)}")) from error
-        if loaded.refusal is not None:
-            child.end()
-            raise _Refused(loaded.refusal)
+            self._unfit = members
+            raise _Refused(refusal)
         with self._lock:
             old, self._child, self._loaded = self._child, child, loaded
-            self._at_work, self._started, self._told = members, time.monotonic(), ""
+            self._started, self._told = time.monotonic(), ""
         if old is not None:
             old.end()
         self._accept(members)
@@ -283,6 +302,18 @@ class Host:
             "model %s: a committee of %d, %d numbers in, %d classes out: %s",
             self.model, self.voices, loaded.inputs, loaded.classes, ", ".join(m.sha256[:12] for m in members),
         )  # fmt: skip
+
+    def _start(self, environ: dict[str, str], job: FetchJob | ScoreJob, kind: type[T]) -> tuple[_Child, T]:
+        """A new child, and its first answer."""
+        self._loading = child = _Child(environ)
+        try:
+            return child, child.ask(job, kind, self._options.limits.start)
+        except (OSError, Undecodable) as error:
+            child.end()
+            what = "fetching" if isinstance(job, FetchJob) else "loading"
+            raise _Refused(Refusal("died", f"{what} ended the process: {_said(error)}")) from error
+        finally:
+            self._loading = None
 
     def _accept(self, members: Members) -> None:
         """What a restart goes on with, whatever has become of the originals; other files leave the cache."""
