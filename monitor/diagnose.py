@@ -22,8 +22,10 @@ from urllib.parse import urlsplit
 from alerting.labeling import MongoQueue
 from alerting.sinks.alertmanager import Alertmanager
 from alerting.sinks.webhook import Webhook
-from monitor.config import Config
+from monitor.committee.host import hosting
+from monitor.config import Config, ModelOptions
 from monitor.deadletters import KafkaDeadLetters
+from monitor.metrics import Meters
 from monitor.sources.files import FilesOptions
 from monitor.sources.kafka import ConfluentOptions, KafkaOptions, Security
 
@@ -62,6 +64,8 @@ def diagnose(config: Config) -> Iterator[Part]:
     for model in config.models:
         if model.reference.path is not None:
             yield _readable(f"reference of model {model.name!r}", model.reference.path)
+        if model.committee is not None:
+            yield _committee(f"committee of model {model.name!r}", model)
         if model.model_server is not None:
             yield web(f"server of model {model.name!r}", model.model_server.url, expected=True)
     for sink in config.alerts.sinks:
@@ -76,6 +80,15 @@ def diagnose(config: Config) -> Iterator[Part]:
         letters = config.dead_letters
         yield from _cluster("dead_letters", letters.brokers, letters.security, (letters.topic,))
     yield _writable("state", config.state.path)
+
+
+def _committee(part: str, model: ModelOptions) -> Part:
+    """Its files are fetched and loaded as the daemon would, which takes as long as torch takes to start."""
+    with hosting([model], Meters()) as hosts:
+        refusal = hosts[model.name].refusal
+    if refusal:
+        return Part(part, False, refusal, "`sha256sum FILE` gives a digest; `make torch` installs what loads it")
+    return Part(part, True, "is loaded and answers")
 
 
 def kafka(part: str, options: KafkaOptions) -> Iterator[Part]:

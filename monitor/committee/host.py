@@ -179,6 +179,11 @@ class Host:
 
     # -- its life
 
+    @property
+    def refusal(self) -> str:
+        """Why the files as they are now are not at work; empty where they are."""
+        return self._told
+
     def open(self) -> None:
         """Loads what is configured, or what was accepted last; takes up to `limits.start` for each."""
         self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)

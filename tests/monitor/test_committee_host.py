@@ -20,6 +20,7 @@ from detectors.core import Batch, Floats, from_columns, number
 from monitor.committee.host import Host
 from monitor.committee.options import CommitteeOptions
 from monitor.config import parse
+from monitor.diagnose import diagnose
 from monitor.metrics import Meters
 from monitor.settings import Refused
 from tests.monitor.committees import CLASSES, INPUTS, NAMES, digest, file, member, network, put
@@ -171,6 +172,14 @@ def test_a_file_that_cannot_be_used_leaves_the_old_committee_at_work(
     restarted = host(limits=limits)
     assert (restarted.members(rows()) == before).all()
     assert restarted.count("refused_total") == 1
+
+
+def test_a_committee_that_cannot_be_had_is_told_by_the_check_of_outside_parts(tmp_path: Path) -> None:
+    path = str(tmp_path / "gone.pt2")
+    committee = {"members": [{"path": path, "sha256": "0" * 64}], "inputs": ["x"], "dropout": {}}
+    config = parse(json.dumps({"models": [{"committee": committee}], "state": {"path": str(tmp_path)}}))
+    [found] = [part for part in diagnose(config) if part.part == "committee of model ''"]
+    assert (found.ok, found.what) == (False, f"{path}: No such file or directory")
 
 
 def test_a_pinned_file_is_the_pinned_one_or_none(torch: Any, models: Path, host: Callable[..., Tried]) -> None:
