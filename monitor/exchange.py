@@ -13,6 +13,7 @@ import msgspec
 from detectors.draw import Draw
 from detectors.encode import decode, encode
 from monitor.event import Event
+from monitor.labels import Hour
 
 ENDED = 1 << 62  # `below` of a lane whose source has an end and has reached it: nobody need wait for it any more
 
@@ -40,6 +41,7 @@ class Closed(msgspec.Struct, frozen=True):
     reference: str = ""  # version of the reference that the profiles were counted on
     newest: float = float("nan")  # event time of the newest row behind this message
     arrived: float = float("nan")  # when that row reached the source
+    hours: dict[int, Hour] = {}  # of the model's labels: the lane's hours of event time that they changed
 
 
 def to_bytes(message: Closed) -> bytes:

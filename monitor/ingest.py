@@ -27,7 +27,7 @@ from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Reco
 from monitor.exchange import ENDED, Closed, Partial, to_bytes
 from monitor.join import Joiner
 from monitor.journal import deadly
-from monitor.labels import LabelOptions, Outcomes, outcomes_of
+from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
 from monitor.scopes import Scopes
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 NO_LABELS: Mapping[str, LabelOptions] = {}
+NO_HOURS: Mapping[int, Hour] = {}
 PACED = 5.0  # seconds of arrival between looks at how fast event time passes
 _DEADLY = "reading it ended the process twice"
 
@@ -476,7 +477,9 @@ class Ingest:
         if model in lane.outcomes:
             lane.outcomes[model].keep(rows)
 
-    def _close(self, number: int, lane: _Lane, model: str, stream: _Stream, below: int) -> None:
+    def _close(
+        self, number: int, lane: _Lane, model: str, stream: _Stream, below: int, hours: Mapping[int, Hour] = NO_HOURS
+    ) -> None:
         """Closes the stream's windows under `below`; late rows so far leave with them."""
         if stream.below is not None and below <= stream.below:
             return
@@ -487,7 +490,7 @@ class Ingest:
         partials += [self._finish(lane, model, window, n, late=True) for n, window in sorted(stream.late.items())]
         stream.late.clear()
         stream.below = below
-        self._say(number, lane, model, stream, partials)
+        self._say(number, lane, model, stream, partials, hours=hours)
         if model in lane.outcomes:
             self._close_outcomes(number, lane, model, below)
 
@@ -506,7 +509,8 @@ class Ingest:
                 self._add_event(origin, name, stream.open, math.floor(event.time / size), event)
         for became, count in joiner.take_counts().items():
             self._meters.outcomes.labels(model, became).inc(count)
-        self._close(number, lane, name, stream, below)
+        if stream.below is None or below > stream.below:
+            self._close(number, lane, name, stream, below, joiner.take_hours())
 
     def _finish(self, lane: _Lane, model: str, window: _Window, number: int, *, late: bool) -> Partial:
         rest = window.waiting.rest()
@@ -524,6 +528,7 @@ class Ingest:
         stream: _Stream,
         partials: list[Partial],
         below: int | None = None,
+        hours: Mapping[int, Hour] = NO_HOURS,
     ) -> None:
         stream.serial += 1
         reference = self._references.get(model)
@@ -536,6 +541,7 @@ class Ingest:
             reference.version if reference else "",
             stream.mark,
             lane.arrived,
+            dict(hours),
         )
         lane.unsent.append(to_bytes(message))
 

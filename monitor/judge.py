@@ -25,7 +25,7 @@ from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import ENDED, Closed, Partial
-from monitor.labels import outcomes_of
+from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 EMPTY = 60  # windows without a row that are judged one after the other; a longer gap in event time is jumped
 AWAY = 30  # windows without a row after which a version gives its place to a new one
+HOURS = 14 * 24  # of event time, of which it is remembered what labels said
 TEXTS = 20  # of the last findings, kept to be shown
 
 
@@ -85,6 +86,7 @@ class _State(msgspec.Struct):
     learned: list[Event] = []
     alerts: lifecycle.State = msgspec.field(default_factory=lifecycle.State)
     sampling: Budget | None = None
+    hours: dict[int, dict[str, Hour]] = {}  # of late labels: by event time and lane
     events: int = 0
     late: int = 0
     windows: int = 0
@@ -186,6 +188,10 @@ class Judge:
             self._meters.duplicates.inc()
             return  # sent again after a crash
         lane.serial, lane.below = message.serial, message.below
+        for hour, known in message.hours.items():
+            state.hours.setdefault(hour, {})[message.lane] = known
+        while len(state.hours) > HOURS:
+            del state.hours[min(state.hours)]
         for partial in message.partials:
             if partial.late or (state.below is not None and partial.window < state.below):
                 self._take_late(desk, partial)
@@ -413,6 +419,7 @@ class Judge:
             tasks=state.tasks,
             promises=tuple(p for watch in desk.watches.values() for p in watch.promises(desk.window)),
             doubt=self._doubt(desk),
+            hours=tuple((hour, sum(lanes.values(), Hour())) for hour, lanes in sorted(state.hours.items())),
         )
 
     def _doubt(self, desk: _Desk) -> str:

@@ -29,6 +29,7 @@ SCHEMA = tuple(
     ColumnSpec(name, Kind.FLAG if name == "error" else Kind.NUMBER, Role.OUTPUT)
     for name in ("error", "loss", "lag", "rank", "surprise", "tilt")
 )
+HOUR = 3600.0
 _WAITS = 600.0  # seconds of event time that a label waits for its prediction, whose topic may be behind
 _RANKED = 512  # kept rows that a confidence is ranked among: its rank is known to 2 points
 _LARGEST = 5.0  # of a loss: a chance of 0.7 %, or five standard deviations
@@ -66,6 +67,18 @@ def outcomes_of(model: str) -> str:
     return f"{model}.labels" if model else "labels"
 
 
+class Hour(msgspec.Struct, frozen=True, array_like=True):
+    """Kept predictions of an hour of event time, a fair share of all, and what is known of them by now, corrections
+    included. Of a lane, or added up over lanes."""
+
+    rows: int = 0
+    labelled: int = 0
+    wrong: int = 0
+
+    def __add__(self, other: Hour) -> Hour:
+        return Hour(self.rows + other.rows, self.labelled + other.labelled, self.wrong + other.wrong)
+
+
 class _Held(msgspec.Struct, array_like=True):
     """A label that is not joined yet."""
 
@@ -81,6 +94,7 @@ class _Saved(msgspec.Struct, frozen=True):
     newest: float
     held: list[_Held]
     fresh: bool
+    touched: set[int]
     counts: dict[str, int]
 
 
@@ -102,6 +116,7 @@ class Outcomes:
         self._held: list[_Held] = []
         self._counts: Counter[str] = Counter()
         self._fresh = False
+        self._touched: set[int] = set()  # hours of which labels came
 
     @property
     def fresh(self) -> bool:
@@ -112,6 +127,17 @@ class Outcomes:
         """What became of labels since the last call."""
         taken, self._counts = self._counts, Counter()
         return +taken
+
+    def take_hours(self) -> dict[int, Hour]:
+        """Hours of event time for whose rows labels were joined or corrected since the last call, as they are now."""
+        hours = np.floor(self._rows["time"] / HOUR)
+        touched, self._touched = self._touched, set()
+        found = {}
+        for hour in sorted(touched):
+            rows = self._rows[hours == hour]
+            known = rows[(rows["truth"] != 0) & (rows["answer"] != 0)]
+            found[hour] = Hour(len(rows), len(known), int((known["truth"] != known["answer"]).sum()))
+        return found
 
     def hold(self, labels: Sequence[Label], stamps: Floats) -> None:
         """Takes labels in, each with the lane's event time at its place among the records."""
@@ -191,9 +217,13 @@ class Outcomes:
         if old or not math.isnan(old_target):
             same = truth == old and (np.float32(target) == row["target"] or math.isnan(target))
             self._counts["repeated" if same else "corrected"] += 1
+            if same:
+                return None
             row["truth"], row["target"] = truth, target
+            self._touched.add(math.floor(row["time"] / HOUR))
             return None
         row["truth"], row["target"] = truth, target
+        self._touched.add(math.floor(row["time"] / HOUR))
         self._counts["joined"] += 1
         right = math.nan if not truth or not row["answer"] else float(truth == row["answer"])
         surprise = right - float(row["expected"])
@@ -238,14 +268,17 @@ class Outcomes:
 
     def state(self) -> Any:
         """All of it as plain data."""
-        return _Saved(self._rows.view(np.uint8), self._limit, self._newest, self._held, self._fresh, dict(self._counts))
+        return _Saved(
+            self._rows.view(np.uint8), self._limit, self._newest, self._held, self._fresh, self._touched,
+            dict(self._counts),
+        )  # fmt: skip
 
     def restore(self, state: Any) -> None:
         """Goes on from a state. msgspec.ValidationError when it was none."""
         saved = msgspec.convert(state, _Saved)
         self._rows = saved.rows.view(_ROW)
         self._limit, self._newest, self._held = saved.limit, saved.newest, saved.held
-        self._fresh, self._counts = saved.fresh, Counter(saved.counts)
+        self._fresh, self._touched, self._counts = saved.fresh, saved.touched, Counter(saved.counts)
 
 
 def _hash(text: str | None) -> int:

@@ -278,6 +278,12 @@ def _promises(value: Callable[[PromiseView], float]) -> Callable[[_Capped], Iter
     return rows
 
 
+def _labelled(shown: _Capped) -> Iterator[Row]:
+    hours = shown.model.hours[-24:]
+    if hours:
+        yield (), sum(hour.labelled for hour in hours) / max(sum(hour.rows for hour in hours), 1)
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -361,6 +367,8 @@ _SHOWN = (
     _Shown("estimated_performance_valid", "gauge", _ESTIMATE,
            "0 while labels speak against the calibration, or rows are unlike all labelled ones; else 1.",
            _estimates(lambda e: float(not e.doubt))),
+    _Shown("labelled_ratio", "gauge", (), "Share of the predictions of the last 24 labelled hours whose label came.",
+           _labelled),
     _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",
            _not_shown),
 )  # fmt: skip

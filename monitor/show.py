@@ -14,7 +14,8 @@ from alerting.alert import Alert
 from detectors.core import Kind, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
-from monitor.snapshot import AlertView, ColumnView, EstimateView, ModelView, PromiseView, ScoreView
+from monitor.labels import HOUR, Hour
+from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, PromiseView, ScoreView
 from monitor.watch import Promise
 
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
@@ -38,6 +39,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     tasks: int
     promises: tuple[Promise, ...]  # of every scope
     doubt: str = ""  # why estimates of the performance are not valid
+    hours: tuple[tuple[int, Hour], ...] = ()  # of late labels, by event time
 
     @cached_property
     def view(self) -> ModelView:
@@ -60,6 +62,10 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for scope, checks in self.scores.items()
                 for check, (limit, scores) in checks.items()
                 for view in _scores(scope, check, limit, scores)
+            ),
+            hours=tuple(
+                HourView(hour * HOUR, h.rows, h.labelled, h.wrong / h.labelled if h.labelled else math.nan)
+                for hour, h in self.hours
             ),
             estimates=tuple(
                 EstimateView(check, e.measure, e.of, e.value, e.low, e.high, e.reference, self.doubt or e.doubt)
@@ -89,6 +95,7 @@ def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:
             some[0].length,
             math.fsum(p.passed for p in some) / some[0].length,
             sum(p.alarms for p in some),
+            tuple(sorted({name for p in some for name in p.approximate})),
         )
         for check, some in by_check.items()
     )

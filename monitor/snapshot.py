@@ -54,6 +54,16 @@ class PromiseView(msgspec.Struct, frozen=True):
     length: float  # in which there is at most one false alarm
     allowed: float  # false alarms, at most, that the promise expects in what was judged so far
     alarms: int  # that came, true ones included
+    approximate: tuple[str, ...] = ()  # columns with memory or season, for which it is no more than approximate
+
+
+class HourView(msgspec.Struct, frozen=True):
+    """An hour of event time as late labels have it by now: slower than windows of arrival, and set right with them."""
+
+    start: float  # UTC seconds
+    rows: int  # predictions kept, a fair share of all
+    labelled: int  # of them
+    error: float  # share of the labelled that were wrong
 
 
 class AlertView(msgspec.Struct, frozen=True):
@@ -85,6 +95,7 @@ class ModelView(msgspec.Struct, frozen=True):
     columns: tuple[ColumnView, ...] = ()
     scores: tuple[ScoreView, ...] = ()
     estimates: tuple[EstimateView, ...] = ()
+    hours: tuple[HourView, ...] = ()  # of a model of late labels
     alerts: tuple[AlertView, ...] = ()
     promises: tuple[PromiseView, ...] = ()
     label_tasks: int = 0  # made since the beginning

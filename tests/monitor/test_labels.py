@@ -21,7 +21,7 @@ from monitor.event import Bad, Event, Label, Partition, Raw, Record
 from monitor.exchange import from_bytes
 from monitor.ingest import Ingest
 from monitor.judge import Effects, Judge
-from monitor.labels import LabelOptions, Outcomes
+from monitor.labels import Hour, LabelOptions, Outcomes
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.plan import labelled, plans
@@ -70,6 +70,8 @@ def test_a_label_is_joined_once_and_a_correction_changes_nothing_that_was_judged
     hold(outcomes, [*labels("1", "1"), *labels("1", truth="b"), *labels("1", truth="b")], START)
     assert [event.extra["error"] for event in outcomes.join(START + 1, START)] == [0.0]
     assert outcomes.take_counts() == {"joined": 1, "repeated": 2, "corrected": 1}
+    assert outcomes.take_hours() == {START // 3600: Hour(1, 1, 1)}, "by event time it is set right"
+    assert outcomes.take_hours() == {}
 
 
 def test_a_label_waits_for_its_prediction_and_not_for_ever() -> None:
@@ -298,6 +300,10 @@ def test_a_run_with_crashes_joins_what_an_undisturbed_one_joins(
         daemon.run(source, crashes=crashes)
         assert daemon.view("shelf.labels").events == 220
     assert calm.said("shelf.labels") == stormy.said("shelf.labels")
+    hours = calm.view("shelf.labels").hours
+    assert hours == stormy.view("shelf.labels").hours
+    assert sum(hour.labelled for hour in hours) == 220
+    assert sum(hour.rows for hour in hours) <= 300
 
 
 def test_concept_drift_is_told_from_other_rows_and_makes_estimates_invalid(

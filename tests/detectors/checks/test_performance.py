@@ -125,7 +125,7 @@ def test_false_findings_are_as_rare_as_promised_at_the_edge_of_the_tolerance() -
         first_alarm(check, learned, surprises(np.random.default_rng(seed), 4_000, 0.02), size=50)
         for seed in range(1, 31)
     ]
-    assert np.mean(runs) > 500
+    assert np.mean(runs) > 1_000  # 1,600 measured; without the tolerance 660
 
 
 @pytest.mark.parametrize(("gap", "labels"), [(-0.1, 1_000), (-0.2, 300), (-0.3, 200)])
