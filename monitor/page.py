@@ -10,6 +10,7 @@ from detectors.units import seconds_text
 from monitor.snapshot import AlertView, ModelView, PromiseView, ScoreView, Snapshot
 
 REFRESH = 5  # seconds
+_NAMED = 5  # columns named of those that make a promise approximate
 _SCORES = 30  # shown of a model: the highest in terms of their limit
 
 # Nothing is loaded from anywhere, and an injected script would not run.
@@ -67,13 +68,15 @@ def promise_text(promise: PromiseView) -> str:
     """What is promised, what that allows so far, what came.
 
     >>> promise_text(PromiseView("evidence", "seconds", 30 * 86400.0, 0.25, 1))
-    'evidence: at most 1 false alarm in 30d for the whole model, so far 0.25; 1 alarm came, true ones included.'
+    'evidence: at most 1 false alarm in 30d for the whole model (exact), so far 0.25; 1 alarm came, true ones included.'
     """
     length = seconds_text(promise.length) if promise.unit == "seconds" else f"{promise.length:,.0f} events"
     came = "1 alarm" if promise.alarms == 1 else f"{promise.alarms:,} alarms"
+    slow = promise.approximate
+    how = f"approximate, as {len(slow)} columns have memory or season: {', '.join(slow[:_NAMED])}" if slow else "exact"
     return (
-        f"{promise.check}: at most 1 false alarm in {length} for the whole model, so far {promise.allowed:.2g}; "
-        f"{came} came, true ones included."
+        f"{promise.check}: at most 1 false alarm in {length} for the whole model ({how}), "
+        f"so far {promise.allowed:.2g}; {came} came, true ones included."
     )
 
 

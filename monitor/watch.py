@@ -56,6 +56,7 @@ class Promise(msgspec.Struct, frozen=True):
     length: float  # in which there is at most one false alarm of the model
     passed: float  # judged so far, times the share of the promise that it was judged at
     alarms: int
+    approximate: tuple[str, ...] = ()  # columns with memory or season, for which it is no more than approximate
 
 
 class SavedWatch(msgspec.Struct, frozen=True):
@@ -136,6 +137,7 @@ class Watch:
                 round(check.detector.promise * check.share, 3),  # as it was configured, but for rounding
                 check.share * (tally.rows if check.detector.events else tally.windows * window),
                 tally.alarms.get(check.name, 0),
+                check.detector.approximate(self._memories[check.name]) if check.name in self._memories else (),
             )
             for check in self._checks
             if isinstance(check.detector, EDetector)
