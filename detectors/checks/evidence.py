@@ -31,6 +31,7 @@ from detectors.units import Seconds, seconds_text
 
 DAY = 86_400.0
 LEAST = 1.0  # seconds that pass with a window at least, or where event times stand still nothing would ever be found
+PAUSE = 3600.0  # and at most: of the months since a reference file's last row, or of a stop, nothing was watched
 GROUPS = 10  # of the reference, on which an open incident's column is compared with it
 CALM = 2.0  # standard deviations over its mean up to which the comparison says that the column is back
 ENOUGH = 4  # times the rows that the alarm took: what a look back needs, so that a change found is not lost again
@@ -44,7 +45,7 @@ class Incident(msgspec.Struct, frozen=True):
     since: float  # event time of the alarm
     evidence: float  # of the model at the alarm, in parts of the promise
     share: float  # of it the column's own
-    rows: float  # that the alarm took, in rows of the model
+    rows: float  # of the model that the alarm took
     counts: NDArray[np.float64]  # of values in the reference's cells, or of words, then of missing; they decay
     squares: float  # sum of squared weights of the rows in `counts`
 
@@ -55,7 +56,6 @@ class Memory(msgspec.Struct, frozen=True):
     model: Any  # `detectors.evidence.model.Memory`
     incidents: dict[str, Incident]
     clock: float  # event time of the last row
-    calm: int  # rows since the model's evidence was last under a hundredth of the promise
 
 
 class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="e_detector"):
@@ -105,9 +105,13 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         """In what passes with rows: events or seconds."""
         return float(self.events or self.time)
 
+    def approximate(self, memory: Any) -> tuple[str, ...]:
+        """Columns of which the promise is approximate; without any it is exact while rows are exchangeable."""
+        return model.approximate(_read(memory).model)
+
     def start(self, reference: Reference, columns: Sequence[str]) -> Memory:
         watched = [Watched(name, self._weight(name), self._side(name)) for name in columns]
-        return Memory(model.start(reference, watched, self.tolerance), {}, reference.profile.last, 0)
+        return Memory(model.start(reference, watched, self.tolerance), {}, reference.profile.last)
 
     def _side(self, name: str) -> int:
         return int(_any(self.higher, name)) - int(_any(self.lower, name))
@@ -133,21 +137,19 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         sample = current.sample
         rows = model.taken(sample, np.lexsort((sample.keys, sample.times)))
         n = len(rows.keys)
-        passed = current.rows if self.events else max(current.last - memory.clock, LEAST)
+        passed = current.rows if self.events else min(max(current.last - memory.clock, LEAST), PAUSE)
         memory, alarms = self.step_rows(memory, rows, np.full(n, passed / max(n, 1)))
         incidents = {name: _followed(incident, name, current) for name, incident in memory.incidents.items()}
         back = [name for name, incident in incidents.items() if _is_back(incident, name, reference)]
         for name in back:
             del incidents[name]
-        calm = memory.calm + current.rows
         for alarm in alarms:
             since = float(rows.times[alarm.row])
+            took = alarm.took * max(current.rows / n, 1.0)
             for name, share in alarm.shares.items():
-                incidents[name] = Incident(since, alarm.evidence, share, max(calm, 1), *_counts(name, current))
-        if alarms or memory.model.evidence.sum() < self.promise / 100:
-            calm = 0
+                incidents[name] = Incident(since, alarm.evidence, share, took, *_counts(name, current))
         held = model.refit(memory.model, back, reference.sample, self.tolerance) if back else memory.model
-        memory = Memory(held, incidents, memory.clock, calm)
+        memory = Memory(held, incidents, memory.clock)
         findings = [self._finding(name, incident, current, reference) for name, incident in incidents.items()]
         names = tuple(held.columns[:-1])
         scores = held.evidence[:-1] / self.promise

@@ -11,11 +11,14 @@ e-detector, too, whatever the dependence between them, and alarms at the promise
 | words, common | categories | changed shares, of all words and of the commonest |
 | missing | all | a changed rate of missing values |
 | ties | the row | a dependence between columns that broke, though each column is as it was |
+
+All of these ask that quiet rows could have come in any order. A stream whose reference shows memory or season is given
+to `Returns` instead, under the same name with `slow` before it, and the promise is then approximate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,8 +33,10 @@ from detectors.evidence.binary import Binary, Rate
 from detectors.evidence.category import Category, Shares
 from detectors.evidence.guard import Fixed, Guard
 from detectors.evidence.joint import Joint
+from detectors.evidence.memory import measure
 from detectors.evidence.merge import attributed
 from detectors.evidence.ranks import Ranks, Seen, part_for_cells
+from detectors.evidence.returns import Returns, Watch
 from detectors.profile import MISSING, Layout, Sample
 from detectors.reference import Reference
 
@@ -39,6 +44,7 @@ TIES = 0x7135  # seed of the numbers that break ties: other bits than the row sa
 PLACE = 0x9E3779B97F4A7C15  # odd: no two places alike
 COMMON = 3  # words of a category whose rates are watched one by one
 TIED = 0.25  # of the model's stake that is on ties between columns
+AGAIN, SOON = 4, 256  # an alarm comes again within so many times the rows that it took, at least so many rows
 ROW = ""  # the column that stands for the row as a whole
 
 
@@ -59,12 +65,15 @@ class Memory(msgspec.Struct, frozen=True):
     joint: Joint
     evidence: NDArray[np.float64]  # (columns,) weighted, after the last row; its sum is the model's
     rows: int  # seen
+    calm: int  # of them, up to the last one at which the model's evidence was under a hundredth of the promise
+    doubted: dict[str, int]  # columns that alarmed, and the number of rows up to which they may confirm it
 
 
 class Alarm(NamedTuple):
     """The model's evidence reached the promise."""
 
     row: int  # of the rows given
+    took: int  # rows that it took, from the last at which the evidence was low
     evidence: float  # in parts of the promise, 1 and above
     shares: dict[str, float]  # of it, of the columns that moved, the most first
 
@@ -105,7 +114,7 @@ def _tied(rows: Sample, ties: Joint) -> Floats:
     return ties.columns(rows.numbers, rows.codes)
 
 
-_ENGINES: Mapping[str, _Engine] = {
+_ENGINES: dict[str, _Engine] = {
     "ranks": _Engine(_numbers, Ranks(), Seen),
     "guard": _Engine(_numbers, Guard(), Fixed),
     "rates": _Engine(_numbers, Binary(), Rate),
@@ -113,6 +122,11 @@ _ENGINES: Mapping[str, _Engine] = {
     "common": _Engine(_common, Binary(), Rate),
     "missing": _Engine(_missing, Binary(), Rate),
     "ties": _Engine(_tied, Ranks(), Seen),
+}
+SLOW = "slow "  # a stream with memory
+_ENGINES |= {
+    SLOW + name: _Engine(_ENGINES[name].matrix, Returns(), Watch)
+    for name in ("ranks", "rates", "common", "missing", "ties")
 }
 _SHARES = {"ranks": 0.85, "guard": 0.1, "rates": 0.95, "words": 0.45, "common": 0.5, "missing": 0.05}  # of a column
 
@@ -141,13 +155,12 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     weight = weight / max(weight.sum(), 1e-300) * (1 - TIED if tied.size else 1)
     parts = {}
     for name, (at, of, share) in streams.items():
-        if at.size:
-            parts[name] = Part(at, of, weight[of] * share, _fit(name, rows, ties, at, side[of], tolerance))
+        parts |= _parts(name, rows, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
     if tied.size:
-        state = _fit("ties", taken(rows, slice(first, None)), ties, tied, np.zeros(tied.size, np.int64), tolerance)
-        row = np.full(tied.size, len(columns))
-        parts["ties"] = Part(tied, row, TIED * worth[tied] / worth.sum(), state)
-    return Memory([*(column.name for column in columns), ROW], parts, ties, np.zeros(len(columns) + 1), 0)
+        row, either = np.full(tied.size, len(columns)), np.zeros(tied.size, np.int64)
+        streams_of_row = Streams(tied, row, TIED * worth[tied] / worth.sum(), either)
+        parts |= _parts("ties", taken(rows, slice(first, None)), ties, streams_of_row, tolerance)
+    return Memory([*(column.name for column in columns), ROW], parts, ties, np.zeros(len(columns) + 1), 0, 0, {})
 
 
 def _streams(layout: Layout, names: Sequence[str]) -> dict[str, tuple[Ints, Ints, Floats]]:
@@ -177,6 +190,27 @@ def _streams(layout: Layout, names: Sequence[str]) -> dict[str, tuple[Ints, Ints
     }
 
 
+class Streams(NamedTuple):
+    """What a part is made for; all (streams,), as in `Part`."""
+
+    at: Ints
+    of: Ints
+    weight: Floats
+    side: Ints
+
+
+def _parts(name: str, rows: Sample, ties: Joint, streams: Streams, tolerance: float) -> dict[str, Part]:
+    """The streams of one engine, those with memory apart; of those that only the exact form can serve, none."""
+    slow = measure(_ENGINES[name].matrix(rows, ties)[:, streams.at]).tau > 1
+    found = {}
+    for kind, chosen in ((name, ~slow), (SLOW + name, slow)):
+        if chosen.any() and kind in _ENGINES:
+            at = streams.at[chosen]
+            state = _fit(kind, rows, ties, at, streams.side[chosen], tolerance)
+            found[kind] = Part(at, streams.of[chosen], streams.weight[chosen], state)
+    return found
+
+
 def _fit(name: str, rows: Sample, ties: Joint, at: Ints, sides: Ints, tolerance: float) -> Any:
     matrix = _ENGINES[name].matrix(rows, ties)[:, at]
     if name == "guard":
@@ -200,28 +234,36 @@ def read(memory: Any) -> Memory:
 def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Memory, list[Alarm]]:
     """The memory after rows in their order, and the alarms among them. `time` (n,) is what passes with each row.
 
-    An alarm throws all evidence away, and what moved is learned anew from the rows after it. Stepping in any pieces
-    gives the same.
+    An alarm throws all evidence away. If it was true it comes again, in about as many rows as before; that one is told
+    to nobody, but now the column is learned anew, so a further change is a further alarm. If it was false, nothing that
+    was known of the column is lost. Stepping in any pieces gives the same.
     """
     alarms: list[Alarm] = []
     begin = 0
     while begin < len(time):
         rest = taken(rows, slice(begin, None))
-        after, evidence = _stepped(memory, rest, time[begin:])
-        reached = np.flatnonzero(evidence.sum(axis=1) >= promise)
+        after, total = _stepped(memory, rest, time[begin:], promise)
+        reached = np.flatnonzero(total >= promise)
         if not reached.size:
             memory = after
             break
-        row = int(reached[0])
-        end = begin + row + 1
+        end = begin + int(reached[0]) + 1
         if end < len(time):
-            after, _ = _stepped(memory, taken(rest, slice(row + 1)), time[begin:end])
-        share = evidence[row] / promise
+            after, _ = _stepped(memory, taken(rows, slice(begin, end)), time[begin:end], promise)
+        share = after.evidence / promise
         moved = attributed(share, np.ones(share.size), 1.0)
         moved[share.argmax()] = True  # many weak ones may have raised it together
-        ranked = [i for i in np.argsort(-share, kind="stable").tolist() if moved[i]]
-        alarms.append(Alarm(end - 1, float(share.sum()), {memory.columns[i]: float(share[i]) for i in ranked}))
-        memory = _restarted(after, moved)
+        shares = {after.columns[i]: float(share[i]) for i in np.argsort(-share, kind="stable").tolist() if moved[i]}
+        sure = {name for name in shares if after.doubted.get(name, -1) >= after.rows}
+        took = after.rows - after.calm
+        if len(sure) < len(shares):
+            alarms.append(Alarm(end - 1, took, float(share.sum()), shares))
+        until = after.rows + max(AGAIN * took, SOON)
+        doubted = {name: rows for name, rows in after.doubted.items() if name not in sure and rows >= after.rows}
+        doubted |= {name: until for name in shares if name not in sure}
+        memory = msgspec.structs.replace(
+            _restarted(after, np.isin(after.columns, list(sure))), calm=after.rows, doubted=doubted
+        )
         begin = end
     return memory, alarms
 
@@ -232,11 +274,17 @@ def refit(memory: Memory, columns: Sequence[str], rows: Sample, tolerance: float
     parts = dict(memory.parts)
     for name, part in memory.parts.items():
         streams = np.flatnonzero(chosen[part.of])
-        if streams.size and name != "ties":
+        if streams.size and name in _SHARES:  # an exact one; the others follow the column anyway
             sides = getattr(part.state, "sides", np.zeros(part.at.size, np.int64))[streams]
             fresh = _fit(name, rows, memory.joint, part.at[streams], sides, tolerance)
             parts[name] = msgspec.structs.replace(part, state=grafted(part.state, streams, fresh))
     return msgspec.structs.replace(memory, parts=parts)
+
+
+def approximate(memory: Memory) -> tuple[str, ...]:
+    """The columns that make the promise an approximate one: their reference shows memory or season."""
+    slow = {i for name, part in memory.parts.items() if name.startswith(SLOW) for i in part.of.tolist()}
+    return tuple(name for i, name in enumerate(memory.columns) if i in slow and name != ROW)
 
 
 def taken(rows: Sample, which: Any) -> Sample:
@@ -244,8 +292,8 @@ def taken(rows: Sample, which: Any) -> Sample:
     return Sample(rows.keys[which], rows.times[which], rows.numbers[which], rows.codes[which])
 
 
-def _stepped(memory: Memory, rows: Sample, time: Floats) -> tuple[Memory, Floats]:
-    """The memory after the rows, and the weighted evidence (n, columns) after each."""
+def _stepped(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Memory, Floats]:
+    """The memory after the rows, and the model's evidence (n,) after each."""
     n = len(time)
     # one number a row serves all streams: the sum of e-detectors may depend on each other as they like; the place in
     # the stream is in it, or events sent again would bring the same luck again
@@ -256,19 +304,23 @@ def _stepped(memory: Memory, rows: Sample, time: Floats) -> tuple[Memory, Floats
     for name, part in memory.parts.items():
         matrix, engine, _ = _ENGINES[name]
         ties = np.broadcast_to(luck, (n, part.at.size))
-        state, evidence = engine.step(part.state, matrix(rows, memory.joint)[:, part.at], ties, time)
+        with np.errstate(over="ignore", invalid="ignore"):  # rows after an alarm, which are stepped again
+            state, evidence = engine.step(part.state, matrix(rows, memory.joint)[:, part.at], ties, time)
+            np.add.at(found.T, part.of, (evidence * part.weight).T)
         parts[name] = msgspec.structs.replace(part, state=state)
-        np.add.at(found.T, part.of, (evidence * part.weight).T)
-    return Memory(memory.columns, parts, memory.joint, found[-1], memory.rows + n), found
+    total = found.sum(axis=1)
+    low = np.flatnonzero(total < promise / 100)
+    calm = memory.rows + int(low[-1]) + 1 if low.size else memory.calm
+    after = Memory(memory.columns, parts, memory.joint, found[-1], memory.rows + n, calm, memory.doubted)
+    return after, total
 
 
-def _restarted(memory: Memory, moved: Mask) -> Memory:
+def _restarted(memory: Memory, anew: Mask) -> Memory:
+    """All evidence thrown away, and these columns learned anew; with any, the ties: those to it have changed, too."""
     parts = {}
     for name, part in memory.parts.items():
         engine = _ENGINES[name].evidence
         state = engine.restart(part.state, np.arange(part.at.size))
-        # the ties to what moved have changed with it, and are no news
-        anew = np.ones_like(part.of, np.bool_) if name == "ties" else moved[part.of]
-        state = engine.relearn(state, np.flatnonzero(anew))
-        parts[name] = msgspec.structs.replace(part, state=state)
+        streams = anew[part.of] | (name in ("ties", SLOW + "ties") and anew.any())
+        parts[name] = msgspec.structs.replace(part, state=engine.relearn(state, np.flatnonzero(streams)))
     return msgspec.structs.replace(memory, parts=parts, evidence=np.zeros(len(memory.columns)))
