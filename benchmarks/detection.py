@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import operator
+import os
 import sys
 import time
 import warnings
@@ -244,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help=f"{SHORT} streams a suite")
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the bench's own reading
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the bench trains models; beside busy workers threads only wait
     place = asked.streams or bench_of(asked.data)
     bench, score = by_path(place), by_path(place.with_name("score.py"))
     every = suites(bench, asked.data)
