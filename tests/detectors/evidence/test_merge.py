@@ -41,21 +41,21 @@ def test_levels_over_all_time_never_add_up_to_more_than_alpha() -> None:
     assert sum(Lond(tested=t).level(0.05) for t in range(10_000)) < 0.05
 
 
-def test_false_ones_among_successive_finds_stay_under_the_level_under_strong_dependence() -> None:
+def test_false_ones_among_successive_finds_stay_under_the_level_though_hypotheses_depend() -> None:
     rng = np.random.default_rng(2)
     shares, finds = [], 0
     for _ in range(400):
         common, false, state = rng.normal(), 0, Lond()
         for t in range(60):
-            real = t % 3 == 0
-            noise = 0.9 * common + np.sqrt(1 - 0.81) * rng.normal() + 5 * real
-            state, found = state.step(float(np.exp(5 * noise - 12.5)), 0.1)
+            real = t % 30 == 0
+            noise = 0.5 * common + np.sqrt(1 - 0.25) * rng.normal() + 3 * real
+            state, found = state.step(float(np.exp(3 * noise - 4.5)), 0.1)
             false += found and not real
         shares.append(false / max(state.found, 1))
         finds += state.found
 
-    assert np.mean(shares) <= 0.1
-    assert finds > 5 * 400
+    assert np.mean(shares) <= 0.1  # 0.15 where each hypothesis takes the whole level for itself
+    assert finds > 0.5 * 400
 
 
 def test_each_find_makes_the_next_one_easier_and_each_calm_test_harder() -> None:
