@@ -17,9 +17,10 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from detectors.core import Batch, ColumnSpec, Floats, Kind, Role, keys_of
+from detectors.core import Batch, ColumnSpec, Floats, Ints, Kind, Role, keys_of
 from detectors.reference import Reference
 from detectors.units import Seconds
 from monitor.decode.columns import word
@@ -151,33 +152,40 @@ class Outcomes:
 
     def keep(self, rows: Batch) -> None:
         """Keeps scored rows. A row that is kept already stays as it was."""
-        answers, values = rows.get("label"), rows.get("value")
-        if not len(rows) or (answers is None and values is None):
+        if not len(rows) or (rows.get("label") is None and rows.get("value") is None):
             return
         self._newest = max(self._newest, float(rows.times.max()))
-        new = np.zeros(len(rows), _ROW)
-        new["key"], new["time"] = rows.keys, rows.times
+        some = np.flatnonzero(rows.keys < np.uint64(self._limit))
+        some = some[np.unique(rows.keys[some], return_index=True)[1]]  # ascending by key, each once
+        places = np.searchsorted(self._rows["key"], rows.keys[some])
+        some = some[np.append(self._rows["key"], np.uint64(0))[places] != rows.keys[some]]
+        if some.size:
+            new = self._kept(rows, some)
+            self._rows = np.insert(self._rows, np.searchsorted(self._rows["key"], new["key"]), new)
+        stale = self._rows["time"] < self._newest - self._options.expire
+        if stale.any():
+            unlabelled = (self._rows["truth"] == 0) & np.isnan(self._rows["target"])
+            self._counts["expired"] += int((stale & unlabelled).sum())
+            self._rows = self._rows[~stale]
+        if len(self._rows) > self._options.keep:
+            self._limit = int(self._rows["key"][self._options.keep])
+            self._rows = self._rows[: self._options.keep].copy()
+        elif len(self._rows) < self._options.keep // 2:
+            self._limit = min(2 * self._limit, _ALL)
+
+    def _kept(self, rows: Batch, some: Ints) -> NDArray[Any]:
+        """Rows of the batch as they are kept."""
+        new = np.zeros(some.size, _ROW)
+        new["key"], new["time"], new["target"] = rows.keys[some], rows.times[some], np.nan
         for name, column in (("value", "value"), ("confidence", "confidence"), ("expected", "expected_correct")):
             found = rows.get(column)
-            new[name] = np.nan if found is None or found.kind is not Kind.NUMBER else found.values
-        new["target"] = np.nan
+            new[name] = np.nan if found is None or found.kind is not Kind.NUMBER else found.values[some]
+        answers = rows.get("label")
         if answers is not None and answers.kind is Kind.CATEGORY:
-            words = np.array([_hash(w) for w in answers.words] + [0], np.uint64)
-            new["answer"] = words[answers.values]
+            words = np.array([_hash(word) for word in answers.words] + [0], np.uint64)
+            new["answer"] = words[answers.values[some]]
             new["side"] = np.where(new["answer"] == 0, 0, self._side(new["answer"]))
-        new = new[(new["key"] < self._limit) & ~np.isin(new["key"], self._rows["key"])]
-        new = new[np.unique(new["key"], return_index=True)[1]]
-        both = np.concatenate([self._rows, new])
-        stale = both["time"] < self._newest - self._options.expire
-        self._counts["expired"] += int((stale & (both["truth"] == 0) & np.isnan(both["target"])).sum())
-        both = both[~stale]
-        both = both[np.argsort(both["key"], kind="stable")]
-        if len(both) > self._options.keep:
-            self._limit = int(both["key"][self._options.keep])
-            both = both[: self._options.keep].copy()
-        elif len(both) < self._options.keep // 2:
-            self._limit = min(2 * self._limit, _ALL)
-        self._rows = both
+        return new
 
     def join(self, until: float, since: float) -> list[Event]:
         """Rows of the labels that came before event time `until` and found their prediction, in the order they came.
