@@ -153,13 +153,15 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     worth = ties.worth * np.array([*watched, *watched, len(columns) > 1])
     tied = np.flatnonzero(worth) if len(columns) > 1 else np.zeros(0, np.int64)
     weight = weight / max(weight.sum(), 1e-300) * (1 - TIED if tied.size else 1)
-    parts = {}
+    parts: dict[str, Part] = {}
     for name, (at, of, share) in streams.items():
         parts |= _parts(name, rows, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
     if tied.size:
         row, either = np.full(tied.size, len(columns)), np.zeros(tied.size, np.int64)
         streams_of_row = Streams(tied, row, TIED * worth[tied] / worth.sum(), either)
-        parts |= _parts("ties", taken(rows, slice(first, None)), ties, streams_of_row, tolerance)
+        # what is made of columns with memory has some, too, though it may be too little to prove
+        slow = any(name.startswith(SLOW) for name in parts)
+        parts |= _parts("ties", taken(rows, slice(first, None)), ties, streams_of_row, tolerance, slow)
     return Memory([*(column.name for column in columns), ROW], parts, ties, np.zeros(len(columns) + 1), 0, 0, {})
 
 
@@ -199,9 +201,11 @@ class Streams(NamedTuple):
     side: Ints
 
 
-def _parts(name: str, rows: Sample, ties: Joint, streams: Streams, tolerance: float) -> dict[str, Part]:
+def _parts(
+    name: str, rows: Sample, ties: Joint, streams: Streams, tolerance: float, all_slow: bool = False
+) -> dict[str, Part]:
     """The streams of one engine, those with memory apart; of those that only the exact form can serve, none."""
-    slow = measure(_ENGINES[name].matrix(rows, ties)[:, streams.at]).tau > 1
+    slow = (measure(_ENGINES[name].matrix(rows, ties)[:, streams.at]).tau > 1) | all_slow
     found = {}
     for kind, chosen in ((name, ~slow), (SLOW + name, slow)):
         if chosen.any() and kind in _ENGINES:
