@@ -4,7 +4,7 @@ Two sources of known kind: digits (one class held out; pictures turned, blurred,
 held out; the sensors years later). A half of the known rows is the reference, the other half is what new rows are told
 from. AUC = chance that a new row scores above a known one; the ratio is that to the forest's.
 
-Run: python -m benchmarks.novelty [--data DIR]
+    python -m benchmarks.novelty --data DIR
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ def measured(case: Case) -> dict[str, tuple[float, float, float]]:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve().parent.parent
-    options.add_argument("--data", type=Path, default=here.parent / "shared" / "data", help="folder with the streams")
+    options.add_argument("--data", type=Path, required=True, help="a folder laid out like the shared data")
     data: Path = options.parse_args().data
     names = [*(column for _, column in SCORES), "isolation forest"]
     print(f"{'AUC':28}" + "".join(f"{name:>18}" for name in names) + f"{'ratio':>8}")
