@@ -89,7 +89,7 @@ def _schema(kind: inspect.Type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _struct_schema(kind: inspect.StructType, definitions: dict[str, Any], tag: str = "") -> dict[str, Any]:
-    name = kind.cls.__name__
+    name = f"{kind.cls.__module__}.{kind.cls.__name__}"  # a scorer and a detector may share the last
     if name not in definitions:
         definitions[name] = {}  # a struct may hold itself
         properties: dict[str, Any] = {"kind": {"const": tag}} if tag else {}
