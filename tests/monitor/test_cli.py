@@ -215,7 +215,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 
 def test_the_schema_and_the_example_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "schema"]) == 0
-    assert json.loads(capsys.readouterr().out)["$ref"] == "#/$defs/Config"
+    assert json.loads(capsys.readouterr().out)["$ref"] == "#/$defs/monitor.config.Config"
     assert main(["config", "example"]) == 0
     assert capsys.readouterr().out == (ROOT / "config" / "full.yaml").read_text(encoding="utf-8")
 
