@@ -6,6 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+import monitor  # noqa: F401  # first of ours: it settles that arithmetic has one thread, before numpy is there
+
 pytest_plugins = ["tests.services.fixtures"]
 
 # Two busy cores make any one example slow by chance, which says nothing about the code; the suite's own timeout stays.
