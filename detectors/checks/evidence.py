@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import sqrt
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from detectors.checks.verdict import Words, moved_number, moved_word, share_text
 from detectors.core import Finding, Floats, Scores
 from detectors.encode import restored
 from detectors.evidence import model
+from detectors.evidence.joint import Joint
 from detectors.evidence.model import ROW, Alarm, Watched
 from detectors.profile import Profile, Sample
 from detectors.reference import Reference
@@ -139,18 +140,19 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         n = len(rows.keys)
         passed = current.rows if self.events else min(max(current.last - memory.clock, LEAST), PAUSE)
         memory, alarms = self.step_rows(memory, rows, np.full(n, passed / max(n, 1)))
-        incidents = {name: _followed(incident, name, current) for name, incident in memory.incidents.items()}
-        back = [name for name, incident in incidents.items() if _is_back(incident, name, reference)]
+        counter = _Counter(reference, memory.model.joint)
+        incidents = {name: _followed(held, *counter(name, current)) for name, held in memory.incidents.items()}
+        back = [name for name, held in incidents.items() if _is_back(held, *counter(name, reference))]
         for name in back:
             del incidents[name]
         for alarm in alarms:
             since = float(rows.times[alarm.row])
             took = alarm.took * max(current.rows / n, 1.0)
             for name, share in alarm.shares.items():
-                incidents[name] = Incident(since, alarm.evidence, share, took, *_counts(name, current))
+                incidents[name] = Incident(since, alarm.evidence, share, took, *counter(name, current))
         held = model.refit(memory.model, back, reference.sample, self.tolerance) if back else memory.model
         memory = Memory(held, incidents, memory.clock)
-        findings = [self._finding(name, incident, current, reference) for name, incident in incidents.items()]
+        findings = [self._finding(name, memory, current, counter) for name in incidents]
         names = tuple(held.columns[:-1])
         scores = held.evidence[:-1] / self.promise
         for i, name in enumerate(names):
@@ -158,19 +160,23 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
                 scores[i] = incidents[name].evidence
         return memory, Scores(names, scores, findings)
 
-    def _finding(self, name: str, incident: Incident, current: Profile, reference: Profile) -> Finding:
-        words = _words(name, incident, current, reference)
-        effect, unit = _effect(name, incident, reference)
+    def _finding(self, name: str, memory: Memory, current: Profile, counter: _Counter) -> Finding:
+        incident = memory.incidents[name]
+        was, _ = counter(name, counter.reference)
+        apart = float(np.abs(incident.counts / max(incident.counts.sum(), 1) - was / max(was.sum(), 1)).sum()) / 2
+        words = _words(name, apart, current, counter.reference)
+        slow = model.approximate(memory.model)
+        kept = f"approximate, as {len(slow)} columns have memory" if slow else "exact while rows are exchangeable"
         text = (
             f"{words.text}. The model's evidence reached {incident.evidence:.3g} times what one false alarm per "
-            f"{self._promised()} asks for, exact while rows are exchangeable."
+            f"{self._promised()} asks for, {kept}."
         )
         facts = dict(words.facts) | {
             "evidence": incident.share * self.promise,
             "promise": self.promise,
             "since": incident.since,
         }
-        return Finding(name, incident.evidence, 1.0, text, None, effect, unit, facts)
+        return Finding(name, incident.evidence, 1.0, text, None, apart, "share of rows", facts)
 
     def _promised(self) -> str:
         return f"{self.events:,} events" if self.events else seconds_text(self.time)
@@ -189,35 +195,44 @@ def _read(memory: Any) -> Memory:
 # -- open incidents
 
 
-def _counts(name: str, profile: Profile) -> tuple[Floats, float]:
-    """Rows of a profile by cell or word, missing last, as floats, and their number."""
-    layout = profile.layout
-    if name in layout.numbers:
-        counts = profile.cells[layout.numbers.index(name)]
-    elif name in layout.categories:
-        c = layout.categories.index(name)
-        counts = word_table(profile, np.array([c]))[0]
-    else:
-        return np.zeros(0), float(profile.rows)
-    missing = profile.missing[layout.index[name]]
-    return np.append(counts, missing).astype(np.float64), float(profile.rows)
+class _Counter(NamedTuple):
+    """Counts a column in profiles: as cells or words, missing last; the row as a whole by how well it goes together."""
+
+    reference: Profile
+    ties: Joint
+
+    def __call__(self, name: str, profile: Profile) -> tuple[Floats, float]:
+        """Rows by cell, as floats, and their number."""
+        layout = profile.layout
+        if name == ROW:
+            tenths = np.nanquantile(self._surprise(self.reference), np.arange(1, GROUPS) / GROUPS)
+            surprise = self._surprise(profile)
+            seen = surprise[~np.isnan(surprise)]
+            counts = np.append(np.bincount(np.searchsorted(tenths, seen), minlength=GROUPS), surprise.size - seen.size)
+            return counts.astype(np.float64), float(surprise.size)
+        if name in layout.numbers:
+            held = profile.cells[layout.numbers.index(name)]
+        else:
+            held = word_table(profile, np.array([layout.categories.index(name)]))[0]
+        return np.append(held, profile.missing[layout.index[name]]).astype(np.float64), float(profile.rows)
+
+    def _surprise(self, profile: Profile) -> Floats:
+        return self.ties.columns(profile.sample.numbers, profile.sample.codes)[:, -1]
 
 
-def _followed(incident: Incident, name: str, current: Profile) -> Incident:
+def _followed(incident: Incident, counts: Floats, rows: float) -> Incident:
     """The incident with one more window: older ones decay over so many rows as it takes to see the change again."""
-    counts, rows = _counts(name, current)
     keep = 0.5 ** (rows / (ENOUGH * incident.rows))
     return msgspec.structs.replace(
         incident, counts=keep * incident.counts + counts, squares=keep**2 * incident.squares + rows
     )
 
 
-def _is_back(incident: Incident, name: str, reference: Profile) -> bool:
+def _is_back(incident: Incident, was: Floats, rows_before: float) -> bool:
     """Whether the column is again as in the reference, by a chi-square statistic no larger than chance makes it."""
-    was, rows_before = _counts(name, reference)
     weight = float(incident.counts.sum())
     rows = weight**2 / max(incident.squares, 1e-300)
-    if not was.size or rows < min(incident.rows, ENOUGH * GROUPS):
+    if rows < min(incident.rows, ENOUGH * GROUPS):
         return False
     now = _grouped(incident.counts / max(weight, 1.0), was)
     was = _grouped(was / max(was.sum(), 1.0), was)
@@ -240,29 +255,25 @@ def _grouped(shares: Floats, was: Floats) -> Floats:
 # -- words
 
 
-def _words(name: str, incident: Incident, current: Profile, reference: Profile) -> Words:
+def _words(name: str, apart: float, current: Profile, reference: Profile) -> Words:
+    """What moved, told by the window; missing values where they are most of the share `apart` of rows that did."""
     layout = current.layout
     if name == ROW:
         return Words("The columns no longer go together as in the reference, though each may look as before", {})
     gone, was_gone = (_missing_share(name, profile) for profile in (current, reference))
-    if abs(gone - was_gone) > 0.5 * _apart(name, incident, reference):
+    if abs(gone - was_gone) > 0.5 * apart:
         text = f"{name} moved: missing values went from {share_text(was_gone)} to {share_text(gone)} of its rows"
         return Words(text, {"statistic": "missing", "before": was_gone, "after": gone})
     if name in layout.numbers:
-        return moved_number(current, reference, layout.numbers.index(name))
+        f = layout.numbers.index(name)
+        if np.isin(layout.edges[f, 1 : layout.above[f]], (0.0, 1.0)).all():
+            before, after = float(reference.mean[f]), float(current.mean[f])
+            text = f"{name} moved: its rate went from {share_text(before)} to {share_text(after)}"
+            return Words(text, {"statistic": "rate", "before": before, "after": after})
+        return moved_number(current, reference, f)
     c = np.array([layout.categories.index(name)])
     return moved_word(layout, int(c[0]), word_table(current, c)[0], word_table(reference, c)[0])
 
 
 def _missing_share(name: str, profile: Profile) -> float:
     return float(profile.missing[profile.layout.index[name]]) / max(profile.rows, 1)
-
-
-def _apart(name: str, incident: Incident, reference: Profile) -> float:
-    """Half the sum of absolute differences of shares, missing among them: 0 alike, 1 nothing in common."""
-    was, _ = _counts(name, reference)
-    return float(np.abs(incident.counts / max(incident.counts.sum(), 1) - was / max(was.sum(), 1)).sum()) / 2
-
-
-def _effect(name: str, incident: Incident, reference: Profile) -> tuple[float, str]:
-    return (1.0, "row") if name == ROW else (_apart(name, incident, reference), "share of rows")

@@ -1,0 +1,107 @@
+"""The default check over windows: one alarm a change, open as long as it lasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detectors.checks.evidence import EDetector
+from detectors.core import Batch, Finding, Floats, category, from_columns, number
+from detectors.encode import decode, encode
+from detectors.evidence import model
+from detectors.profile import Profile, rows_of
+from detectors.reference import Reference, build_from
+
+WINDOW = 200
+DETECTOR = EDetector(events=10_000)
+
+
+def batch(values: Floats, first: int) -> Batch:
+    """Two tied numbers, a rate and a category; a row a second."""
+    n = len(values)
+    at = np.arange(first, first + n)
+    words = [("a", "b", "c")[int(v)] for v in np.clip(np.nan_to_num(values[:, 3]), 0, 2)]
+    return from_columns(
+        {"x": number(values[:, 0]), "y": number(values[:, 1]), "flag": number(values[:, 2]), "word": category(words)},
+        at.astype(np.float64),
+        [str(i) for i in at],
+    )
+
+
+def calm(g: np.random.Generator, n: int) -> Floats:
+    x = g.normal(size=n)
+    return np.column_stack([x, x + 0.3 * g.normal(size=n), g.random(n) < 0.05, g.choice(3, n, p=[0.6, 0.3, 0.1])])
+
+
+@pytest.fixture(scope="module", name="reference")
+def _reference() -> Reference:
+    rows = batch(calm(np.random.default_rng(0), 2_000), -2_000)
+    return build_from("m", rows, {}, roles={}, source="test", created=0.0)
+
+
+def watch(reference: Reference, values: Floats) -> list[list[Finding]]:
+    """The findings of each window; the memory goes through bytes every time, as in a restart."""
+    memory: Any = DETECTOR.start(reference, reference.layout.columns)
+    found = []
+    for first in range(0, len(values), WINDOW):
+        profile = Profile(reference.layout, 256)
+        profile.update(batch(values[first : first + WINDOW], first))
+        memory, scores = DETECTOR.step(memory, profile, reference.profile, reference.layout.columns)
+        memory = decode(encode(memory), Any)
+        found.append(scores.findings)
+    return found
+
+
+def columns(found: list[Finding]) -> set[str]:
+    return {finding.column for finding in found}
+
+
+def test_calm_windows_raise_nothing(reference: Reference) -> None:
+    assert not any(watch(reference, calm(np.random.default_rng(1), 4_000)))
+
+
+def test_an_incident_is_open_as_long_as_the_change_and_no_longer(reference: Reference) -> None:
+    values = calm(np.random.default_rng(2), 9_000)
+    values[1_000:4_000, :2] += 1.0
+    found = watch(reference, values)
+    assert not any(found[:5])
+    assert all({"x", "y"} & columns(window) for window in found[6:20])
+    assert not any(found[-5:])
+
+
+def test_a_broken_tie_is_found_though_each_column_is_as_it_was(reference: Reference) -> None:
+    g = np.random.default_rng(3)
+    values = calm(g, 2_000)
+    values[1_000:, 1] = g.permutation(values[1_000:, 1])
+    found = watch(reference, values)
+    assert not any(found[:5])
+    assert columns(found[6]) == {model.ROW}
+
+
+def test_missing_values_rates_and_words_are_told_for_what_they_are(reference: Reference) -> None:
+    g = np.random.default_rng(4)
+    values = calm(g, 2_000)
+    values[1_000:, 0] = np.where(g.random(1_000) < 0.3, np.nan, values[1_000:, 0])
+    values[1_000:, 2] = g.random(1_000) < 0.3
+    values[1_000:, 3] = 2
+    texts = {finding.column: finding.text for finding in watch(reference, values)[-1]}
+    assert "missing values went from 0 % to" in texts["x"]
+    assert "flag moved: its rate went from" in texts["flag"]
+    assert "'c' went from" in texts["word"]
+
+
+def test_windows_and_rows_alarm_alike_in_any_pieces(reference: Reference) -> None:
+    values = calm(np.random.default_rng(5), 2_000)
+    values[1_000:, 0] *= 2
+    rows = rows_of(reference.layout, batch(values, 0))
+    alarms = []
+    for size in (2_000, 250, 37):
+        memory, found = DETECTOR.start(reference, reference.layout.columns), []
+        for first in range(0, 2_000, size):
+            memory, new = DETECTOR.step_rows(memory, model.taken(rows, slice(first, first + size)))
+            found += [(first + alarm.row, alarm.shares) for alarm in new]
+        alarms.append((found, encode(memory)))
+    assert alarms[0][0]
+    assert alarms[0] == alarms[1] == alarms[2]
