@@ -142,9 +142,8 @@ class Returns(msgspec.Struct, frozen=True):
         return after, spoken * np.exp(-dearer)
 
     def restart(self, state: Watch, columns: Ints) -> Watch:
-        """Of the columns those that brought the alarm about, with a tenth of the largest evidence, are `relearned`."""
-        evidence = state.evidence[columns]
-        return self.relearn(state, columns[evidence >= evidence.max(initial=0.0) / 10])
+        """The columns are `relearned` that show what 1,000 calm rows do not; the others have nothing to throw away."""
+        return self.relearn(state, columns[state.evidence[columns] >= CALM * state.pace])
 
     def relearn(self, state: Watch, columns: Ints) -> Watch:
         """The columns fall silent, and the next alarm of each has to show e times as much as this one.
