@@ -40,8 +40,9 @@ def main() -> None:
     edges = np.quantile(numbers, np.arange(1, CELLS) / CELLS, axis=0)
     floor = cpu(lambda: counted(cells_of(edges, numbers[:ROWS]), CELLS), ROWS * COLUMNS)
     print(f"{ROWS} rows x {COLUMNS} columns; floor {floor:.3f} us a value")
+    words = g.poisson(3.0, numbers.shape).astype(np.float64)
     engines: tuple[tuple[Evidence, Floats], ...] = (
-        (Ranks(), numbers), (Guard(), numbers), (Binary(), flags), (Category(), g.poisson(3.0, numbers.shape).astype(np.float64)),
+        (Ranks(), numbers), (Guard(), numbers), (Binary(), flags), (Category(), words),
     )  # fmt: skip
     for engine, rows in engines:
         state = engine.fit(rows)

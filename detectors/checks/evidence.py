@@ -43,7 +43,7 @@ Patterns = tuple[str, ...]
 class Incident(msgspec.Struct, frozen=True):
     """A column that moved, and what it looks like since."""
 
-    since: float  # event time of the alarm
+    since: float  # event time of its first alarm
     evidence: float  # of the model at the alarm, in parts of the promise
     share: float  # of it the column's own
     rows: float  # of the model that the alarm took
@@ -149,7 +149,8 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             since = float(rows.times[alarm.row])
             took = alarm.took * max(current.rows / n, 1.0)
             for name, share in alarm.shares.items():
-                incidents[name] = Incident(since, alarm.evidence, share, took, *counter(name, current))
+                first = incidents[name].since if name in incidents else since
+                incidents[name] = Incident(first, alarm.evidence, share, took, *counter(name, current))
         held = model.refit(memory.model, back, reference.sample, self.tolerance) if back else memory.model
         memory = Memory(held, incidents, memory.clock)
         findings = [self._finding(name, memory, current, counter) for name in incidents]
