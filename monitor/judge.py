@@ -317,6 +317,12 @@ class Judge:
             current = profiles.get(scope)
             for check, scores in watch.take(window, Profile(watch.reference.layout) if current is None else current):
                 looked.add(Look(name, check.name, scope))
+                if check.name in watch.forgotten:
+                    log.warning(
+                        "model %s: what check %s%s remembered cannot be read, it begins anew: %s",
+                        name, check.name, f" of {scope}" if scope else "", watch.forgotten[check.name],
+                    )  # fmt: skip
+                    self._meters.lost_memories.labels(name).inc()
                 found = scores.findings
                 if scope == WHOLE:
                     told |= {(check.name, finding.column) for finding in found}

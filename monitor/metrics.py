@@ -94,6 +94,9 @@ class Meters:
         self.lost_partials = self._counter(
             "lost_partials", "Parts of windows that could not be read, or were counted on another reference."
         )
+        self.lost_memories = self._counter(
+            "lost_memories", "Checks that began anew, for the checkpoint's memory of them could not be read.", "model"
+        )
         self.findings = self._counter("findings", "Findings, by check.", "model", "check")
         self.transitions = self._counter(
             "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"

@@ -12,9 +12,14 @@ import msgspec
 from alerting.alert import Severity
 from detectors.checks.evidence import EDetector
 from detectors.core import Detector, Scores, Sequential
+from detectors.encode import Undecodable
 from detectors.profile import Profile
 from detectors.reference import Reference
 from monitor.history import History, Kept
+
+# What a detector raises that is given the memory of another version: `Undecodable`, or what comes of taking it for its
+# own. A memory is tried by the step itself, so no detector needs a second description of what it remembers.
+_STRANGE = (ValueError, TypeError, LookupError, AttributeError)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -77,9 +82,11 @@ class Watch:
         self.seen = -1  # the last window that had rows
         self.last: Profile | None = None  # of that window
         self.scores: dict[str, tuple[float, Scores]] = {}  # by check: its limit, and its last look
+        self.forgotten: dict[str, str] = {}  # checks that began anew in the last window, and why
         self._checks = checks
         self._tally = Tally()
         self._memories: dict[str, Any] = {}
+        self._untried: set[str] = set()  # memories out of a checkpoint that no step has read yet
         spans = [c.windows * (2 if c.against == "previous" else 1) for c in checks]
         self._history = History(reference.layout, max(spans, default=1))
         names = reference.layout.columns
@@ -88,6 +95,7 @@ class Watch:
     def take(self, window: int, profile: Profile) -> Iterator[tuple[Check, Scores]]:
         """Takes in a window newer than all before, with rows or without; what each check that is due says."""
         self._history.push(window, profile)
+        self.forgotten = {}
         self._tally.windows += 1
         self._tally.rows += profile.rows
         if profile.rows:
@@ -114,10 +122,20 @@ class Watch:
         detector, columns = check.detector, self._columns[check.name]
         if not isinstance(detector, Sequential):
             return detector.check(current, against, columns)
-        if check.name not in self._memories:
-            self._memories[check.name] = detector.start(self.reference, columns)
-        self._memories[check.name], scores = detector.step(self._memories[check.name], current, against, columns)
-        return scores
+
+        def step(memory: Any) -> Scores:
+            self._memories[check.name], scores = detector.step(memory, current, against, columns)
+            self._untried.discard(check.name)
+            return scores
+
+        if check.name in self._memories:
+            try:
+                return step(self._memories[check.name])
+            except _STRANGE as error:
+                if check.name not in self._untried:
+                    raise
+                self.forgotten[check.name] = f"{type(error).__name__}: {error}"
+        return step(detector.start(self.reference, columns))
 
     def _count_alarm(self, check: str, *, found: bool) -> None:
         tally = self._tally
@@ -137,17 +155,27 @@ class Watch:
                 round(check.detector.promise * check.share, 3),  # as it was configured, but for rounding
                 check.share * (tally.rows if check.detector.events else tally.windows * window),
                 tally.alarms.get(check.name, 0),
-                check.detector.approximate(self._memories[check.name]) if check.name in self._memories else (),
+                self._approximate(check.name, check.detector),
             )
             for check in self._checks
             if isinstance(check.detector, EDetector)
         ]
+
+    def _approximate(self, check: str, detector: EDetector) -> tuple[str, ...]:
+        try:
+            return detector.approximate(self._memories[check]) if check in self._memories else ()
+        except Undecodable:  # it begins anew with the next window
+            return ()
 
     def save(self) -> SavedWatch:
         """For `restore` on a watch of the same scope, checks and reference."""
         return SavedWatch(self.seen, self._tally, self._memories, self._history.save())
 
     def restore(self, saved: SavedWatch) -> int:
-        """Goes on from there; how many windows of the history could not be read."""
+        """Goes on from there; how many windows of the history could not be read.
+
+        A memory that its check cannot read shows when the check next steps, which begins it anew (`forgotten`).
+        """
         self.seen, self._tally, self._memories = saved.seen, saved.tally, saved.memories
+        self._untried = set(saved.memories)
         return self._history.restore(saved.history)

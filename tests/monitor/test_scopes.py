@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from alerting.alert import Notice
 from alerting.lifecycle import AlertOptions
 from detectors.checks.evidence import EDetector
 from detectors.core import category, from_columns, number
+from detectors.encode import decode, encode
 from detectors.profile import Profile, lay_out
 from detectors.reference import Reference
 from monitor.config import parse
@@ -99,6 +101,36 @@ def test_parts_count_what_a_profile_of_their_rows_counts() -> None:
     assert sum(versions.values()) + beyond == 300
 
 
+REMEMBERING = """
+models:
+  - reference: {learn: 1000}
+    sampling: null
+    checks:
+      - {name: evidence, detector: {kind: e_detector}}
+      - {name: adwin, detector: {kind: adwin}}
+      - {name: stuck, detector: {kind: stuck}}
+      - {name: volume, detector: {kind: volume}}
+"""
+
+
+@pytest.mark.parametrize("memory", [["of another"], {"income": "version", "model": 3, "rows": "many"}, 7])
+def test_a_memory_that_a_check_cannot_read_begins_anew_and_the_daemon_goes_on(
+    memory: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = Daemon(REMEMBERING)
+    daemon.feed(people(1_000 + 2 * ROWS, 1))
+    saved = decode(daemon.judge.checkpoint(), dict[str, Any])
+    saved[""]["scopes"][""]["memories"] = dict.fromkeys(saved[""]["scopes"][""]["memories"], memory)
+    daemon.restart(encode(saved))
+    assert daemon.judge.snapshot().models[0].promises
+    daemon.feed(people(2 * ROWS, 2))
+    assert daemon.lost_memories == 4
+    assert "what check evidence remembered cannot be read, it begins anew" in caplog.text
+    daemon.feed(richer(people(5 * ROWS, 3), lambda _: True, 30.0))
+    assert ("", "income") in daemon.open
+    assert daemon.lost_memories == 4
+
+
 def test_shares_of_the_promise_sum_to_the_whole() -> None:
     plan = plans(parse(SLICES))[""]
     whole, part = (
@@ -120,7 +152,7 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        meters = Meters()
+        self.meters = meters = Meters()
         self.ingest = Ingest(
             "s", decoder=Own().open(), models={"": self.plan}, options=WindowOptions(size=10.0, lateness=0.0),
             references=lambda _: self.learned, send=self.exchange.append, save=self.store.put, load=self.store.get,
@@ -152,12 +184,16 @@ class Daemon:
                 self.notices += effects.notices
                 self.offset = offset + 1
 
-    def restart(self) -> None:
-        """Stops where it is and goes on from its checkpoints."""
+    def restart(self, judged: bytes | None = None) -> None:
+        """Stops where it is and goes on from its checkpoints, or from this one of the judge."""
         self.ingest.checkpoint()
-        data = self.judge.checkpoint()
+        data = self.judge.checkpoint() if judged is None else judged
         self.start()
         self.judge.restore(data)
+
+    @property
+    def lost_memories(self) -> float | None:
+        return self.meters.registry.get_sample_value("driftd_lost_memories_total", {"model": self.plan.name})
 
     @property
     def open(self) -> set[tuple[str, str]]:
