@@ -97,7 +97,9 @@ def watch(case: Case) -> Outcome:
     memory = detector.start(reference, names)
     for window in windows(rows, reference):
         after, _ = detector.step(memory, window, reference.profile, names)
-        if any(incident.since >= window.first for incident in after.incidents.values()):
+        # an open incident keeps its first alarm's time, a further alarm shows in its evidence
+        open_before = {name: incident.evidence for name, incident in memory.incidents.items()}
+        if any(incident.evidence != open_before.get(name) for name, incident in after.incidents.items()):
             _, found = detector.step_rows(memory, in_order(window))  # once more, for which rows they were
             alarms += [int(window.first - rows.times[0]) + alarm.row for alarm in found]
         memory = after
