@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
 from monitor.scopes import Scopes
+from monitor.versions import Versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
@@ -95,17 +96,25 @@ class _Stream:
 
 
 class _Lane:
-    __slots__ = ("arrived", "joiner", "offsets", "outcomes", "quiet", "save_first", "streams", "unsent")
+    __slots__ = ("arrived", "joiner", "offsets", "outcomes", "quiet", "save_first", "streams", "unsent", "versions")
 
     def __init__(self) -> None:
         self.offsets: dict[str, int] = {}  # next offset by topic
         self.streams: dict[str, _Stream] = {}
         self.joiner = Joiner()
         self.outcomes: dict[str, Outcomes] = {}  # of each model whose labels are joined
+        self.versions: dict[str, Versions] = {}  # of each model whose versions are compared
         self.unsent: list[bytes] = []
         self.save_first = False
         self.quiet: float | None = None  # clock time since when nothing came
         self.arrived = math.nan  # when its newest record reached the source
+
+    def followers(self, model: str) -> Iterator[tuple[str, Outcomes | Versions]]:
+        """What the model's rows are kept by, to become rows of other models once more is known; by these names."""
+        if model in self.outcomes:
+            yield outcomes_of(model), self.outcomes[model]
+        if model in self.versions:
+            yield versions_of(model), self.versions[model]
 
 
 class _Pace:
@@ -150,13 +159,14 @@ class _SavedLane(msgspec.Struct, frozen=True):
     joiner: Any
     outcomes: dict[str, Any]
     unsent: list[bytes]
+    versions: dict[str, Any] = {}
 
 
 class Ingest:
     """Stage 1 over one source. `models` by name; the model named "" takes the events of every other name.
 
     `labels` of those whose late labels are joined to their predictions; the rows that come of it go to the model
-    `outcomes_of` each, which is among `models`, too.
+    `outcomes_of` each, which is among `models`, too. Versions are compared where `versions_of` a model is.
     """
 
     def __init__(
@@ -178,7 +188,9 @@ class Ingest:
         self._decoder = decoder
         self._models = models
         self._labels = labels
-        self._fed = [name for name in models if name not in map(outcomes_of, labels)]  # by events of their own
+        self._compared = [n for n, model in models.items() if model.scopes.versions and versions_of(n) in models]
+        following = {*map(outcomes_of, labels), *map(versions_of, self._compared)}
+        self._fed = [name for name in models if name not in following]  # by events of their own
         self._options = options
         self._find_reference = references
         self._send, self._save, self._load = send, save, load
@@ -474,8 +486,8 @@ class Ingest:
         return rows
 
     def _keep(self, lane: _Lane, model: str, rows: Batch) -> None:
-        if model in lane.outcomes:
-            lane.outcomes[model].keep(rows)
+        for _, follower in lane.followers(model):
+            follower.keep(rows)
 
     def _close(
         self, number: int, lane: _Lane, model: str, stream: _Stream, below: int, hours: Mapping[int, Hour] = NO_HOURS
@@ -491,15 +503,17 @@ class Ingest:
         stream.late.clear()
         stream.below = below
         self._say(number, lane, model, stream, partials, hours=hours)
-        if model in lane.outcomes:
-            self._close_outcomes(number, lane, model, below)
+        for name, follower in lane.followers(model):
+            self._close_following(number, lane, model, name, follower, below)
 
-    def _close_outcomes(self, number: int, lane: _Lane, model: str, below: int) -> None:
-        """Joins the labels that came before the windows under `below` ended, and closes these for what comes of it."""
-        size, joiner, name = self._options.size, lane.outcomes[model], outcomes_of(model)
+    def _close_following(
+        self, number: int, lane: _Lane, model: str, name: str, follower: Outcomes | Versions, below: int
+    ) -> None:
+        """Joins what came before the windows under `below` ended, and closes these for what comes of it."""
+        size = self._options.size
         stream, origin = self._stream(lane, name), Partition(name, number)
         since = below - 1 if stream.below is None else stream.below
-        events = joiner.join(below * size, since * size)
+        events = follower.join(below * size, since * size)
         if events and name in self._references:
             batch = to_batch(events, self._references[name].schema)
             for window, rows in by_window(np.floor(batch.times / size).astype(np.int64)):
@@ -507,10 +521,12 @@ class Ingest:
         else:
             for event in events:
                 self._add_event(origin, name, stream.open, math.floor(event.time / size), event)
-        for became, count in joiner.take_counts().items():
-            self._meters.outcomes.labels(model, became).inc(count)
+        labels = follower if isinstance(follower, Outcomes) else None
+        counter = self._meters.version_answers if labels is None else self._meters.outcomes
+        for became, count in follower.take_counts().items():
+            counter.labels(model, became).inc(count)
         if stream.below is None or below > stream.below:
-            self._close(number, lane, name, stream, below, joiner.take_hours())
+            self._close(number, lane, name, stream, below, NO_HOURS if labels is None else labels.take_hours())
 
     def _finish(self, lane: _Lane, model: str, window: _Window, number: int, *, late: bool) -> Partial:
         rest = window.waiting.rest()
@@ -615,7 +631,8 @@ class Ingest:
                     self._close(number, lane, model, stream, below)
                 self._close_last_labels(number, lane, model, ended=ended, silent=silent)
                 if ended:
-                    self._say(number, lane, model, stream, [], ENDED)
+                    for name in (model, *(name for name, _ in lane.followers(model))):
+                        self._say(number, lane, name, self._stream(lane, name), [], ENDED)
             self._flush(number, lane)
 
     def _close_last_labels(self, number: int, lane: _Lane, model: str, *, ended: bool, silent: float) -> None:
@@ -625,9 +642,7 @@ class Ingest:
         stream = self._stream(lane, outcomes_of(model))
         if lane.outcomes[model].fresh and stream.below is not None and (ended or silent >= self._options.grace):
             lane.save_first = True
-            self._close_outcomes(number, lane, model, stream.below + 1)
-        if ended:
-            self._say(number, lane, outcomes_of(model), stream, [], ENDED)
+            self._close_following(number, lane, model, outcomes_of(model), lane.outcomes[model], stream.below + 1)
 
     def _streams_of(self, model: str) -> list[_Stream]:
         return [lane.streams[model] for lane in self._lanes.values() if model in lane.streams]
@@ -660,6 +675,9 @@ class Ingest:
         lane.outcomes = {
             model: Outcomes(options, partial(self._references.get, model)) for model, options in self._labels.items()
         }
+        lane.versions = {
+            model: Versions(self._options.size, partial(self._references.get, model)) for model in self._compared
+        }
         return lane
 
     def drop(self, partition: Partition) -> None:
@@ -691,7 +709,8 @@ class Ingest:
             ]
             streams[model] = _SavedStream(stream.newest, stream.below, stream.serial, windows)
         outcomes = {model: joiner.state() for model, joiner in lane.outcomes.items()}
-        blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), outcomes, lane.unsent)
+        versions = {model: answers.state() for model, answers in lane.versions.items()}
+        blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), outcomes, lane.unsent, versions)
         self._save(self._lane_name(number), encode(blob))
 
     def _load_lane(self, data: bytes) -> _Lane:
@@ -707,6 +726,9 @@ class Ingest:
         for model, joiner in lane.outcomes.items():
             if model in saved.outcomes:
                 joiner.restore(saved.outcomes[model])
+        for model, answers in lane.versions.items():
+            if model in saved.versions:
+                answers.restore(saved.versions[model])
         for model, held in saved.streams.items():
             if model not in self._models:
                 continue

@@ -31,6 +31,7 @@ from monitor.sampling import Budget, Sampler, SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
+from monitor.versions import versions_of
 from monitor.watch import Check, SavedWatch, Watch
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ class Judge:
         # each model with the one that its labels become, and that one with the model
         self._outcomes = {name: outcomes_of(name) for name in models if outcomes_of(name) in models}
         self._answers = {outcomes: name for name, outcomes in self._outcomes.items()}
+        self._unasked = {*self._answers, *map(versions_of, models)}  # not shown until they have events
         for name, desk in self._desks.items():
             reference = references(name)
             if reference is not None:
@@ -436,7 +438,7 @@ class Judge:
 
     def snapshot(self) -> Snapshot:
         """For any thread: what was last judged. Column values are worked out here, when somebody looks."""
-        shown = [s for key, s in tuple(self._shown.items()) if s.events or key not in self._answers]
+        shown = [s for key, s in tuple(self._shown.items()) if s.events or key not in self._unasked]
         return Snapshot(tuple(s.view for s in shown))
 
     def alerts(self) -> list[Alert]:

@@ -20,7 +20,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from detectors.core import Batch, ColumnSpec, Floats, Ints, Kind, Role, keys_of
+from detectors.core import Batch, Column, ColumnSpec, Floats, Ints, Kind, Role, keys_of
 from detectors.reference import Reference
 from detectors.units import Seconds
 from monitor.decode.columns import word
@@ -182,8 +182,7 @@ class Outcomes:
             new[name] = np.nan if found is None or found.kind is not Kind.NUMBER else found.values[some]
         answers = rows.get("label")
         if answers is not None and answers.kind is Kind.CATEGORY:
-            words = np.array([_hash(word) for word in answers.words] + [0], np.uint64)
-            new["answer"] = words[answers.values[some]]
+            new["answer"] = hashes_of(answers.take(some))
             new["side"] = np.where(new["answer"] == 0, 0, self._side(new["answer"]))
         return new
 
@@ -252,20 +251,13 @@ class Outcomes:
         if not math.isnan(right) and not math.isnan(confidence):
             chance = confidence if right else 1.0 - confidence
             return min(-math.log(max(chance, 1e-9)), _LARGEST)
-        return min(abs(value - target) / self._scale, _LARGEST) if self._scale > 0 else math.nan
+        spread = spread_of(self._reference())
+        return min(abs(value - target) / spread, _LARGEST) if spread > 0 else math.nan
 
     def _ranked(self) -> Floats:
         """Confidences of a fair sample of the kept rows, ascending."""
         some = self._rows["confidence"][:_RANKED].astype(np.float64)
         return np.sort(some[~np.isnan(some)])
-
-    @property
-    def _scale(self) -> float:
-        """Standard deviation of the reference's answers, NaN where they are no numbers."""
-        reference = self._reference()
-        if reference is None or "value" not in reference.layout.numbers:
-            return math.nan
-        return math.sqrt(reference.profile.variance[reference.layout.numbers.index("value")])
 
     def _side(self, answers: Any) -> Any:
         """Of two classes 1 where the second was answered and -1 elsewhere; 0 where there are more."""
@@ -287,6 +279,19 @@ class Outcomes:
         self._rows = saved.rows.view(_ROW)
         self._limit, self._newest, self._held = saved.limit, saved.newest, saved.held
         self._fresh, self._touched, self._counts = saved.fresh, saved.touched, Counter(saved.counts)
+
+
+def hashes_of(column: Column) -> NDArray[np.uint64]:
+    """Hashes of a category column's words row by row (n,), 0 = missing."""
+    words = np.array([_hash(word) for word in column.words] + [0], np.uint64)  # the last serves code -1
+    return np.asarray(words[column.values])
+
+
+def spread_of(reference: Reference | None) -> float:
+    """Standard deviation of the reference's answers, NaN where they are no numbers."""
+    if reference is None or "value" not in reference.layout.numbers:
+        return math.nan
+    return math.sqrt(reference.profile.variance[reference.layout.numbers.index("value")])
 
 
 def _hash(text: str | None) -> int:

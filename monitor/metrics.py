@@ -91,6 +91,13 @@ class Meters:
             "model",
             "outcome",
         )
+        self.version_answers = self._counter(
+            "version_answers",
+            "What became of answers that versions are compared by: compared with an earlier one of another version, "
+            "repeated, incomparable, alone (no other version answered), dropped (beyond the share that is kept).",
+            "model",
+            "outcome",
+        )
         self.lost_partials = self._counter(
             "lost_partials", "Parts of windows that could not be read, or were counted on another reference."
         )

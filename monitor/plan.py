@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from detectors.checks import DEFAULT_CHECKS, LABEL_CHECKS, DefaultCheck
+from detectors.checks import DEFAULT_CHECKS, LABEL_CHECKS, VERSION_CHECKS, DefaultCheck
 from detectors.checks.evidence import EDetector
 from detectors.checks.quality import Constant, Missing
 from detectors.core import ColumnSpec, Kind, Role, Scorer
@@ -19,6 +19,8 @@ from monitor.labels import SCHEMA as OUTCOMES
 from monitor.labels import LabelOptions, outcomes_of
 from monitor.sampling import SamplingOptions
 from monitor.scopes import SHARE, Scopes
+from monitor.versions import LEARN, versions_of
+from monitor.versions import SCHEMA as COMPARED
 from monitor.watch import Check
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
     """By the name that events give, "" for the model that takes all others.
 
     A model whose server is scraped brings another one for what the server says, one whose labels are joined another for
-    what becomes of its answers.
+    what becomes of its answers, one whose versions are watched another for how far their answers to one event differ.
     """
     window = config.window.size
     found = {options.name: Plan(options, window, hosted.get(options.name)) for options in config.models}
@@ -124,6 +126,12 @@ def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
                 outcomes_of(options.name), reference, OUTCOMES, scorers=(), sampling=None, labels=None
             )
             found[outcomes.name] = Plan(outcomes, window, checks=LABEL_CHECKS)
+        if options.versions and versions_of(options.name) not in found:
+            reference = ReferenceOptions(learn=LEARN)
+            compared = ModelOptions(
+                versions_of(options.name), reference, COMPARED, scorers=(), sampling=None, labels=None
+            )
+            found[compared.name] = Plan(compared, window, checks=VERSION_CHECKS)
     return found
 
 

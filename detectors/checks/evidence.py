@@ -91,10 +91,11 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         ),
     ] = 0.05
     higher: Annotated[Patterns, msgspec.Meta(description="Columns of which only a rise counts.")] = (
-        "entropy", "disagreement", "vote_entropy", "bald", "novelty", "error", "latency", "unseen_words",
+        "entropy", "disagreement", "vote_entropy", "members_disagree", "bald", "novelty", "error", "latency",
+        "unseen_words", "versions_disagree", "versions_gap",
     )  # fmt: skip
     lower: Annotated[Patterns, msgspec.Meta(description="Columns of which only a fall counts.")] = (
-        "confidence", "margin",
+        "confidence", "consensus", "margin",
     )  # fmt: skip
     weights: Annotated[
         Mapping[str, float],
