@@ -194,7 +194,13 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     versions: Annotated[
         int,
-        Meta(ge=0, le=32, description="Model versions, the newest ones, that are watched on their own; 0: none."),
+        Meta(
+            ge=0,
+            le=32,
+            description="Model versions, the newest ones, that are watched on their own; 0: none. Where several answer "
+            "the same event (a shadow, a canary), how often and how far their answers differ is watched as a model "
+            "named `<name>.versions`.",
+        ),
     ] = 0
     sampling: Annotated[SamplingOptions | None, Meta(description="Which events go to labelers; empty: none.")] = (
         SamplingOptions()
