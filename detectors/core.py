@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import msgspec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Codes = NDArray[np.uint8]
 
 
 class Kind(StrEnum):
@@ -34,6 +35,19 @@ class Kind(StrEnum):
     CATEGORY = "category"
     TEXT = "text"
     VECTOR = "vector"
+
+
+class Wrong(IntEnum):
+    """What arrived where a value of the column's kind was due; 0 stands for a row in which nothing is wrong."""
+
+    OTHER = 1  # not known what; so a mask says it too
+    TEXT = 2
+    NUMBER = 3
+    BOOLEAN = 4
+    LIST = 5
+    OBJECT = 6
+    LENGTH = 7  # a vector, but of another length
+    BOUNDS = 8  # a number, but neither 0 nor 1 where a flag was due, or too large to reckon with
 
 
 class Role(StrEnum):
@@ -62,13 +76,14 @@ class Column:
 
     `values` by kind: number and flag float64 (n,), NaN = missing; category int32 (n,), index into `words`,
     -1 = missing; text object (n,), str or None = missing; vector float64 (n, size), a row of NaN = missing.
-    `wrong` marks rows where a value of another kind than declared arrived; such a row is missing in `values` too.
+    `wrong` (n,) tells by `Wrong` where another value than declared arrived, and what; such a row is missing in `values`
+    too. None = nowhere.
     """
 
     kind: Kind
     values: NDArray[Any]
     words: Sequence[str] = ()
-    wrong: Mask | None = None
+    wrong: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -87,16 +102,20 @@ class Column:
         return Column(self.kind, self.values[rows], self.words, None if self.wrong is None else self.wrong[rows])
 
 
-def number(values: Iterable[float], wrong: Mask | None = None, kind: Kind = Kind.NUMBER) -> Column:
+def _codes(wrong: Codes | Mask | None) -> Codes | None:
+    return None if wrong is None else np.asarray(wrong, np.uint8)
+
+
+def number(values: Iterable[float], wrong: Codes | Mask | None = None, kind: Kind = Kind.NUMBER) -> Column:
     """A number column.
 
     >>> number([1, 2.5]).values.tolist()
     [1.0, 2.5]
     """
-    return Column(kind, np.asarray(values, np.float64), (), wrong)
+    return Column(kind, np.asarray(values, np.float64), (), _codes(wrong))
 
 
-def category(values: Iterable[str | None], wrong: Mask | None = None) -> Column:
+def category(values: Iterable[str | None], wrong: Codes | Mask | None = None) -> Column:
     """A category column from its words, None = missing.
 
     >>> c = category(["a", None, "a", "b"]); c.values.tolist(), list(c.words)
@@ -104,23 +123,23 @@ def category(values: Iterable[str | None], wrong: Mask | None = None) -> Column:
     """
     index: dict[str, int] = {}
     codes = [-1 if v is None else index.setdefault(v, len(index)) for v in values]
-    return Column(Kind.CATEGORY, np.asarray(codes, np.int32), tuple(index), wrong)
+    return Column(Kind.CATEGORY, np.asarray(codes, np.int32), tuple(index), _codes(wrong))
 
 
-def text(values: Iterable[str | None], wrong: Mask | None = None) -> Column:
+def text(values: Iterable[str | None], wrong: Codes | Mask | None = None) -> Column:
     """A text column, None = missing."""
     rows = list(values)
     held = np.empty(len(rows), object)
     held[:] = rows
-    return Column(Kind.TEXT, held, (), wrong)
+    return Column(Kind.TEXT, held, (), _codes(wrong))
 
 
-def vector(values: Any, wrong: Mask | None = None) -> Column:
+def vector(values: Any, wrong: Codes | Mask | None = None) -> Column:
     """A vector column from a matrix (n, size), a row of NaN = missing."""
     matrix = np.asarray(values, np.float64)
     if matrix.ndim != 2:
         raise ValueError(f"a vector column takes a matrix of rows, not {matrix.ndim} dimensions")
-    return Column(Kind.VECTOR, matrix, (), wrong)
+    return Column(Kind.VECTOR, matrix, (), _codes(wrong))
 
 
 def empty(kind: Kind, n: int, size: int = 0) -> Column:
@@ -138,7 +157,7 @@ def _join_columns(parts: Sequence[Column]) -> Column:
         return first
     wrong = None
     if any(p.wrong is not None for p in parts):
-        wrong = np.concatenate([np.zeros(len(p), np.bool_) if p.wrong is None else p.wrong for p in parts])
+        wrong = np.concatenate([np.zeros(len(p), np.uint8) if p.wrong is None else p.wrong for p in parts])
     if first.kind is Kind.CATEGORY:
         if all(p.words == first.words for p in parts):
             return Column(first.kind, np.concatenate([p.values for p in parts]), first.words, wrong)

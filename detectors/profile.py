@@ -18,7 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from detectors.core import Batch, Floats, Ints, Kind, Mask
+from detectors.core import Batch, Column, Floats, Ints, Kind, Mask, Wrong
 from detectors.encode import Undecodable, decode, encode
 
 INNER = 64  # cells between the reference's extremes; KS on 64 quantile cells loses under 2 % of its power
@@ -31,6 +31,11 @@ ROUNDING = 1e-9  # relative; means of equal values differ by 1e-16 to 1e-12 in f
 MISSING, OTHER = -1, -2  # codes in a row sample: no value, and a word that the reference lacks
 
 NUMERIC = (Kind.NUMBER, Kind.FLAG)
+# what a value is to a column of another kind
+_STRANGER = {
+    Kind.NUMBER: Wrong.NUMBER, Kind.FLAG: Wrong.BOOLEAN, Kind.CATEGORY: Wrong.TEXT, Kind.TEXT: Wrong.TEXT,
+    Kind.VECTOR: Wrong.LIST,
+}  # fmt: skip
 
 
 def cut_edges(values: Floats) -> Floats:
@@ -72,7 +77,7 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """All columns, in the order of `Profile.missing` and `Profile.wrong`."""
+        """All columns, in the order of `Profile.missing` and `Profile.arrived`."""
         return self.numbers + self.categories + self.others
 
     @cached_property
@@ -215,7 +220,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     last: float
     cells: NDArray[np.int64]
     missing: NDArray[np.int64]
-    wrong: NDArray[np.int64]
+    arrived: NDArray[np.int64]
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -235,14 +240,16 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
 class Profile:
     """Counts of the rows of a window, or of any union of windows.
 
-    `cells` int64 (numbers, CELLS); `missing`, `wrong` int64 (columns,), a wrong kind counts as missing too; `mean`,
-    `squares` (summed squared deviations), `low`, `high` float64 (numbers,), NaN where no value was seen; `words`
-    int64, known words of all category columns end to end (see `Layout.starts`); `unseen` int64 (categories,) rows
-    with a word that the reference lacks; `unseen_words` which words, at most UNSEEN a column.
+    `cells` int64 (numbers, CELLS); `missing` int64 (columns,); `arrived` int64 (columns, len(Wrong)), of the missing
+    those where something else arrived, by what it was; `mean`, `squares` (summed squared deviations), `low`, `high`
+    float64 (numbers,), NaN where no value was seen; `words` int64, known words of all category columns end to end (see
+    `Layout.starts`); `unseen` int64 (categories,) rows with a word that the reference lacks; `unseen_words` which
+    words, at most UNSEEN a column.
     `first`, `last` event times, inf and -inf without rows.
     """
 
     __slots__ = (
+        "arrived",
         "cells",
         "first",
         "high",
@@ -259,7 +266,6 @@ class Profile:
         "unseen",
         "unseen_words",
         "words",
-        "wrong",
     )
 
     def __init__(self, layout: Layout, size: int = SAMPLE) -> None:
@@ -270,7 +276,7 @@ class Profile:
         self.first, self.last = np.inf, -np.inf
         self.cells: Ints = np.zeros((f, CELLS), np.int64)
         self.missing: Ints = np.zeros(every, np.int64)
-        self.wrong: Ints = np.zeros(every, np.int64)
+        self.arrived: Ints = np.zeros((every, len(Wrong)), np.int64)
         self.mean: Floats = np.full(f, np.nan)
         self.squares: Floats = np.full(f, np.nan)
         self.low: Floats = np.full(f, np.nan)
@@ -287,6 +293,11 @@ class Profile:
     def counts(self) -> Ints:
         """Values seen, per number column."""
         return np.asarray(self.cells.sum(axis=1))
+
+    @property
+    def wrong(self) -> Ints:
+        """Rows with a value of another kind, per column of `layout.columns`."""
+        return np.asarray(self.arrived.sum(axis=1))
 
     @property
     def variance(self) -> Floats:
@@ -358,14 +369,22 @@ class Profile:
         self.rows += n
         self.first, self.last = min(self.first, float(batch.times.min())), max(self.last, float(batch.times.max()))
         numbers = self._count_numbers(batch, n)
-        codes = self._count_categories(batch, n)
+        codes = self._count_categories(batch)
         base = len(layout.numbers) + len(layout.categories)
         for i, name in enumerate(layout.others, base):
             column = batch.get(name)
             self.missing[i] += n if column is None else int(column.missing().sum())
-            if column is not None and column.wrong is not None:
-                self.wrong[i] += int(column.wrong.sum())
+            self._count_wrong(i, column)
         self._draw(batch, numbers, codes)
+
+    def _count_wrong(self, i: int, column: Column | None, of: Sequence[Kind] = tuple(Kind)) -> None:
+        """What arrived at column number `i`, which is to be of one of these kinds."""
+        if column is None:
+            return
+        if column.kind not in of:
+            self.arrived[i, _STRANGER[column.kind] - 1] += len(column) - int(column.missing().sum())
+        elif column.wrong is not None:
+            self.arrived[i] += np.bincount(column.wrong, minlength=len(Wrong) + 1)[1:]
 
     def _count_numbers(self, batch: Batch, n: int) -> Floats:
         layout = self.layout
@@ -374,15 +393,11 @@ class Profile:
         if not f:
             return matrix
         for i, name in enumerate(layout.numbers):
-            column = batch.columns.get(name)
-            if column is not None and column.kind not in NUMERIC:
-                self.wrong[i] += n - int(column.missing().sum())
-            elif column is not None and column.wrong is not None:
-                self.wrong[i] += int(column.wrong.sum())
+            self._count_wrong(i, batch.columns.get(name), NUMERIC)
         missing: Mask | None = None
         seen = np.full(f, n)
         if endless is not None:
-            self.wrong[:f] += endless.sum(axis=1)
+            self.arrived[:f, Wrong.BOUNDS - 1] += endless.sum(axis=1)
             missing = np.isnan(matrix)
             absent = missing.sum(axis=1)
             self.missing[:f] += absent
@@ -444,16 +459,12 @@ class Profile:
         self.squares = np.where(only_theirs, squares, np.where(only_mine, self.squares, spread))
         self.low, self.high = np.fmin(self.low, low), np.fmax(self.high, high)
 
-    def _count_categories(self, batch: Batch, n: int) -> NDArray[np.int32]:
+    def _count_categories(self, batch: Batch) -> NDArray[np.int32]:
         layout = self.layout
         first, all_columns = len(layout.numbers), len(layout.categories)
         codes = _code_rows(layout, batch)
         for c, name in enumerate(layout.categories):
-            column = batch.columns.get(name)
-            if column is not None and column.kind is not Kind.CATEGORY:
-                self.wrong[first + c] += n - int(column.missing().sum())
-            elif column is not None and column.wrong is not None:
-                self.wrong[first + c] += int(column.wrong.sum())
+            self._count_wrong(first + c, batch.columns.get(name), (Kind.CATEGORY,))
         # all columns are counted end to end, two places before each column's words taking OTHER and MISSING
         starts = layout.starts[:-1] + 2 * np.arange(1, all_columns + 1)
         found = np.bincount((codes + starts[:, None]).ravel(), minlength=len(self.words) + 2 * all_columns)
@@ -510,7 +521,7 @@ class Profile:
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         self.cells += other.cells
         self.missing += other.missing
-        self.wrong += other.wrong
+        self.arrived += other.arrived
         self.words += other.words
         self.unseen += other.unseen
         if other.tails[0].size:
@@ -535,7 +546,7 @@ class Profile:
         keys, counts = self.tails
         return encode(
             _State(
-                self.layout.id, self.rows, self.first, self.last, self.cells, self.missing, self.wrong, self.mean,
+                self.layout.id, self.rows, self.first, self.last, self.cells, self.missing, self.arrived, self.mean,
                 self.squares, self.low, self.high, keys, counts, self.words, self.unseen, self.unseen_words, self.size,
                 *self.sample,
             )
@@ -550,7 +561,7 @@ class Profile:
         profile = cls.__new__(cls)
         profile.layout, profile.size, profile.rows = layout, state.size, state.rows
         profile.first, profile.last = state.first, state.last
-        profile.cells, profile.missing, profile.wrong = state.cells, state.missing, state.wrong
+        profile.cells, profile.missing, profile.arrived = state.cells, state.missing, state.arrived
         profile.mean, profile.squares, profile.low, profile.high = state.mean, state.squares, state.low, state.high
         profile.tails = (state.tail_keys, state.tail_counts)
         profile.words, profile.unseen, profile.unseen_words = state.words, state.unseen, state.unseen_words
@@ -577,7 +588,7 @@ def merged(layout: Layout, profiles: Sequence[Profile], size: int = SAMPLE) -> P
     for part in parts:
         whole.cells += part.cells
         whole.missing += part.missing
-        whole.wrong += part.wrong
+        whole.arrived += part.arrived
         whole.words += part.words
         whole.unseen += part.unseen
         for c, words in enumerate(part.unseen_words):

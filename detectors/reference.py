@@ -18,7 +18,7 @@ from detectors.core import Batch, ColumnSpec, Kind, Role, Scorer, concat
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, Sample, lay_out, rows_of
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 20_000  # rows that edges, words and scorers are fitted on: a quantile is then off by under 0.4 % in rank
 SAMPLE = 2_000  # rows kept inside the reference's profile, drawn at random
 ROWS = 4_096  # newest rows kept in the order they came: memory and season show only there

@@ -29,13 +29,18 @@ from detectors.checks.verdict import (
     verdict,
     word_table,
 )
-from detectors.core import Floats, Ints, Scores
+from detectors.core import Floats, Ints, Scores, Wrong
 from detectors.profile import Profile
 
 Rise = Annotated[
     float, msgspec.Meta(ge=0, le=1, description="Found when the share of bad rows rose by more than this share.")
 ]
 NAMED = 3  # new words told in a finding's text
+ARRIVED = {
+    Wrong.OTHER: "something else", Wrong.TEXT: "text", Wrong.NUMBER: "a number", Wrong.BOOLEAN: "true or false",
+    Wrong.LIST: "a list", Wrong.OBJECT: "an object", Wrong.LENGTH: "a vector of another length",
+    Wrong.BOUNDS: "a number out of bounds",
+}  # fmt: skip
 NOUNS = {"path": "paths", "rule": "rules", "version": "versions", "label": "labels"}  # what the words of a column are
 
 
@@ -100,15 +105,22 @@ class WrongType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         at = positions(current.layout.columns, columns)
         names = named(current.layout.columns, at)
-        now, was = current.wrong[at], reference.wrong[at]
+        arrived, arrived_before = current.arrived[at], reference.arrived[at]
+        now, was = arrived.sum(axis=1), arrived_before.sum(axis=1)
         layout = current.layout
         counts = (len(layout.numbers), len(layout.categories), len(layout.others))
-        kinds = np.repeat(["a number", "a word", "a text or a vector"], counts)[at]
+        due = np.repeat(["a number", "a word", "a text or a vector"], counts)[at]
 
         def say(i: int) -> Words:
             before, after = was[i] / reference.rows, now[i] / current.rows
-            text = f"{names[i]} should be {kinds[i]} and is not in {now[i]:,} rows, {share_text(after)} of them"
-            return Words(text, {"before": before, "after": after})
+            more = arrived[i] / current.rows - arrived_before[i] / reference.rows
+            kinds = [Wrong(1 + k) for k in np.argsort(-more, kind="stable").tolist() if more[k] > 0]
+            told = " and ".join(
+                f"as {ARRIVED[kind]} in {share_text(arrived[i, kind - 1] / current.rows)}" for kind in kinds
+            )
+            text = f"{names[i]} arrived {told} of the rows, where it was {due[i]}"
+            facts = {"before": before, "after": after, "arrived": ", ".join(kind.name.lower() for kind in kinds)}
+            return Words(text, facts)
 
         rows, rows_before = _rows(current, at), _rows(reference, at)
         rise, _ = _rise(now, rows, was, rows_before, self.limit)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors import core
-from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Mask, Role
+from detectors.core import Batch, Codes, Column, ColumnSpec, Floats, Kind, Role, Wrong
 from monitor.decode.body import flatten
 from monitor.decode.times import parse_time, parse_times
 from monitor.event import RESERVED, TAKEN, Event, Schema
@@ -92,38 +92,55 @@ def _number(value: float) -> float:
         return math.nan
 
 
+def _arrived(value: Any) -> Wrong:
+    """What a value is that was not due."""
+    if isinstance(value, bool):
+        return Wrong.BOOLEAN
+    if isinstance(value, int | float):
+        return Wrong.NUMBER
+    if isinstance(value, str):
+        return Wrong.TEXT
+    if isinstance(value, list):
+        return Wrong.LIST
+    return Wrong.OBJECT if isinstance(value, dict) else Wrong.OTHER
+
+
+def _told(codes: Sequence[int]) -> Codes | None:
+    return np.array(codes, np.uint8) if any(codes) else None
+
+
 def _numbers(values: Sequence[Any], kind: Kind) -> Column:
-    wrong: Mask | None = None
+    wrong: Codes | None = None
     try:
         if not set(map(type, values)) <= {float, int, type(None)}:
             raise TypeError
         out = np.array(values, np.float64)  # None becomes NaN
     except (TypeError, OverflowError):
-        out, marks = np.full(len(values), np.nan), np.zeros(len(values), np.bool_)
+        out, codes = np.full(len(values), np.nan), [0] * len(values)
         for row, value in enumerate(values):
-            if isinstance(value, bool) and kind is Kind.NUMBER:
-                marks[row] = True
-            elif isinstance(value, int | float):
+            if isinstance(value, int | float) and not (isinstance(value, bool) and kind is Kind.NUMBER):
                 out[row] = _number(value)
             elif value is not None:
-                marks[row] = True
-        wrong = marks if marks.any() else None
+                codes[row] = _arrived(value)
+        wrong = _told(codes)
     out[~np.isfinite(out)] = np.nan
     return flag_column(out, wrong) if kind is Kind.FLAG else core.number(out, wrong)
 
 
-def flag_column(values: Floats, wrong: Mask | None = None) -> Column:
+def flag_column(values: Floats, wrong: Codes | None = None) -> Column:
     """A flag column of numbers, where any but 0, 1 and NaN is wrong."""
     other = (values != 0) & (values != 1) & ~np.isnan(values)
     if not other.any():
         return core.number(values, wrong, Kind.FLAG)
-    return core.number(np.where(other, np.nan, values), other if wrong is None else other | wrong, Kind.FLAG)
+    codes = np.where(other, np.uint8(Wrong.BOUNDS), np.uint8(0) if wrong is None else wrong)
+    return core.number(np.where(other, np.nan, values), codes, Kind.FLAG)
 
 
-def _texts(values: Sequence[Any], read: Callable[[Any], str | None]) -> tuple[list[str | None], Mask | None]:
+def _texts(values: Sequence[Any], read: Callable[[Any], str | None]) -> tuple[list[str | None], Codes | None]:
     words = [None if value is None else read(value) for value in values]
-    wrong = [value is not None and w is None for value, w in zip(values, words, strict=True)]
-    return words, np.array(wrong) if any(wrong) else None
+    return words, _told([
+        0 if w is not None or value is None else _arrived(value) for value, w in zip(values, words, strict=True)
+    ])  # fmt: skip
 
 
 def _text(value: Any) -> str | None:
@@ -134,8 +151,8 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def vectors(values: Sequence[Any], size: int) -> tuple[Floats, Mask | None]:
-    """A matrix (n, size), a row of NaN = missing, and the rows that are no vector or of another length.
+def vectors(values: Sequence[Any], size: int) -> tuple[Floats, Codes | None]:
+    """A matrix (n, size), a row of NaN = missing, and what arrived in rows that are no vector or of another length.
 
     Size 0 takes any length up to MAX_VECTOR and pads with NaN to the longest.
     """
@@ -147,18 +164,20 @@ def vectors(values: Sequence[Any], size: int) -> tuple[Floats, Mask | None]:
     for at, (row, fit) in enumerate(zip(rows, fits, strict=True)):
         if fit and row is not None:
             out[at, : len(row)] = [math.nan if v is None else _number(v) for v in row]
-    wrong = np.array([v is not None and not fit for v, fit in zip(values, fits, strict=True)], np.bool_)
-    return out, wrong if wrong.any() else None
+    return out, _told([
+        0 if fit or value is None else _arrived(value) if row is None else Wrong.LENGTH
+        for value, row, fit in zip(values, rows, fits, strict=True)
+    ])  # fmt: skip
 
 
 def column(spec: ColumnSpec, values: Sequence[Any]) -> Column:
     """A column from values as JSON gives them; None = missing.
 
-    A value of another kind is missing and marked in `wrong`: text for a number (numeric text too), a boolean for a
+    A value of another kind is missing and told in `wrong`: text for a number (numeric text too), a boolean for a
     number, a list for a scalar, a vector of another length. NaN, infinite and over-large numbers are missing.
 
-    >>> c = column(ColumnSpec("x", Kind.NUMBER), [1, None, "2", [3]]); c.values.tolist(), c.wrong.tolist()
-    ([1.0, nan, nan, nan], [False, False, True, True])
+    >>> c = column(ColumnSpec("x", Kind.NUMBER), [1, None, "2", [3]]); c.values.tolist(), [*map(int, c.wrong)]
+    ([1.0, nan, nan, nan], [0, 0, 2, 5])
     """
     if spec.kind in (Kind.NUMBER, Kind.FLAG):
         return _numbers(values, spec.kind)

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.core import Batch, Column, Kind, category, concat, empty, from_columns, keys_of, number, text, vector
+from detectors.core import (
+    Batch,
+    Column,
+    Kind,
+    Wrong,
+    category,
+    concat,
+    empty,
+    from_columns,
+    keys_of,
+    number,
+    text,
+    vector,
+)
 
 words = st.lists(st.sampled_from([None, "a", "b", "c", ""]), max_size=20)
 
@@ -32,7 +45,7 @@ def test_what_is_cut_and_joined_again_is_the_same(values: list[str | None], cuts
     whole = from_columns({
         "c": category(values),
         "t": text(values),
-        "x": number(np.arange(n), np.arange(n) % 3 == 0),
+        "x": number(np.arange(n), np.arange(n, dtype=np.uint8) % 9),
         "v": vector(np.arange(2.0 * n).reshape(n, 2)),
     })  # fmt: skip
     edges = [0, *sorted(cuts), n]
@@ -57,9 +70,16 @@ def test_a_column_that_a_part_lacks_is_missing_there() -> None:
 
 
 def test_wrong_marks_survive_a_part_without_any() -> None:
-    joined = concat([from_columns({"x": number([1.0])}), from_columns({"x": number([np.nan], np.array([True]))})])
+    list_ = np.array([Wrong.LIST], np.uint8)
+    joined = concat([from_columns({"x": number([1.0])}), from_columns({"x": number([np.nan], list_)})])
     assert joined["x"].wrong is not None
-    assert joined["x"].wrong.tolist() == [False, True]
+    assert joined["x"].wrong.tolist() == [0, Wrong.LIST]
+
+
+def test_a_mask_says_that_something_is_wrong_and_not_what() -> None:
+    marked = number([1.0, np.nan], np.array([False, True])).wrong
+    assert marked is not None
+    assert marked.tolist() == [0, Wrong.OTHER]
 
 
 def test_vectors_of_another_length_are_padded_with_missing() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.core import Batch, Kind, category, from_columns, number, text, vector
+from detectors.core import Batch, Kind, Wrong, category, from_columns, number, text, vector
 from detectors.encode import Undecodable
 from detectors.profile import CELLS, HUGE, UNSEEN, Layout, Profile, cut_edges, lay_out, merged
 
@@ -34,21 +34,22 @@ numbers = st.one_of(
     st.floats(-1e6, 1e6),
 )
 words = st.sampled_from([None, "a", "b", "c", "new", "neu", "nouveau"])
-rows = st.lists(st.tuples(st.integers(0, 20), numbers, words, st.sampled_from([None, "t"]), st.booleans()), max_size=25)
+arrived = st.one_of(st.just(0), st.sampled_from(Wrong))
+rows = st.lists(st.tuples(st.integers(0, 20), numbers, words, st.sampled_from([None, "t"]), arrived), max_size=25)
 
 
-def batch(rows: Sequence[tuple[int, float, str | None, str | None, bool]]) -> Batch:
+def batch(rows: Sequence[tuple[int, float, str | None, str | None, int]]) -> Batch:
     """Rows of all kinds. Ids come again, as they do when a producer sends twice; the same id is the same row."""
     of = {row[0]: row for row in rows}
     rows = [of[row[0]] for row in rows]
-    wrong = np.array([row[4] for row in rows], np.bool_)
+    wrong = np.array([row[4] for row in rows], np.uint8)
     values = np.array([row[1] for row in rows], np.float64)
     columns = {
-        "x": number(np.where(wrong, np.nan, values), wrong),
+        "x": number(np.where(wrong > 0, np.nan, values), wrong),
         "flag": number([float(row[0] % 2) for row in rows], kind=Kind.FLAG),
         "never": number([row[1] if row[0] % 3 else math.nan for row in rows]),
         "word": category([row[2] for row in rows]),
-        "note": text([row[3] for row in rows]),
+        "note": text([None if row[4] else row[3] for row in rows], wrong),
         "point": vector(np.repeat(values[:, None], 2, axis=1)),
     }
     return from_columns(columns, [float(row[0]) for row in rows], [str(row[0]) for row in rows])
@@ -68,7 +69,7 @@ def counts(profile: Profile) -> dict[str, Any]:
         "rows": (profile.rows, profile.first, profile.last),
         "cells": profile.cells.tolist(),
         "missing": profile.missing.tolist(),
-        "wrong": profile.wrong.tolist(),
+        "arrived": profile.arrived.tolist(),
         "extremes": (repr(profile.low.tolist()), repr(profile.high.tolist())),
         "tails": [part.tolist() for part in profile.tails],
         "words": profile.words.tolist(),
@@ -183,7 +184,7 @@ def test_moments_and_extremes_are_numpys(rows: list[Any]) -> None:
 def test_values_without_size_are_missing_and_wrong() -> None:
     profile = counted(from_columns({"x": number([1.0, np.inf, -np.inf, 1e200, np.nan])}))
     x = LAYOUT.index["x"]
-    assert (profile.missing[x], profile.wrong[x]) == (4, 3)
+    assert (profile.missing[x], profile.wrong[x], profile.arrived[x, Wrong.BOUNDS - 1]) == (4, 3, 3)
     assert profile.mean[LAYOUT.numbers.index("x")] == 1.0
 
 
@@ -192,6 +193,8 @@ def test_a_column_of_another_kind_is_missing_and_wrong_and_an_absent_one_only_mi
     at = [LAYOUT.index[name] for name in ("x", "word", "other")]
     assert profile.missing[at].tolist() == [2, 2, 2]
     assert profile.wrong[at].tolist() == [1, 2, 0]
+    assert profile.arrived[at[0], Wrong.TEXT - 1] == 1
+    assert profile.arrived[at[1], Wrong.NUMBER - 1] == 2
 
 
 def test_profiles_on_different_layouts_do_not_merge() -> None:

@@ -145,7 +145,7 @@ def check_windows(found: dict[int, Profile], truth_of: Sequence[Sent], reference
 def counts(profile: Profile) -> bytes:
     """All that is exact. Means are not: they differ in the last bit, as lanes merge in the order in which they came."""
     p = profile
-    exact = [p.rows, p.first, p.last, p.cells, p.missing, p.wrong, p.words, p.unseen, p.unseen_words, p.low, p.high]
+    exact = [p.rows, p.first, p.last, p.cells, p.missing, p.arrived, p.words, p.unseen, p.unseen_words, p.low, p.high]
     return encode([*exact, *p.tails])
 
 

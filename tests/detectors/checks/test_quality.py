@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from detectors.checks.quality import Constant, Missing, NewCategory, Range, Schema, WrongType
-from detectors.core import number
+from detectors.core import Column, Wrong, number
 from detectors.profile import Profile
 from tests.detectors.checks.rows import reference, window
 
@@ -59,8 +60,21 @@ def test_the_first_value_of_a_wrong_kind_is_found_where_any_is_one_too_many() ->
     now = number(values, wrong=np.arange(1_000) == 7)
     assert not WrongType().check(*pair(NORMAL, now), ["x"]).findings
     found = WrongType(limit=0).check(*pair(NORMAL, now), ["x"]).findings
-    assert found[0].text.startswith("x should be a number and is not in 1 rows, 0.1 % of them.")
+    assert found[0].text.startswith("x arrived as something else in 0.1 % of the rows, where it was a number.")
     assert found[0].p_value is None
+
+
+def test_it_is_told_what_arrived_and_only_of_what_there_was_less_before() -> None:
+    rng = np.random.default_rng(7)
+
+    def arrived(**shares: float) -> Column:
+        kinds = [0, *(Wrong[name] for name in shares)]
+        codes = rng.choice(kinds, 2_000, p=[1 - sum(shares.values()), *shares.values()]).astype(np.uint8)
+        return number(np.where(codes > 0, np.nan, rng.normal(0, 1, 2_000)), codes)
+
+    [found] = WrongType().check(*pair(arrived(LIST=0.1), arrived(TEXT=0.3, OBJECT=0.1, LIST=0.05)), ["x"]).findings
+    assert re.match(r"x arrived as text in (3.|2.)\.?\d* % and as an object in \S+ % of the rows, where ", found.text)
+    assert found.facts["arrived"] == "text, object"
 
 
 def test_values_outside_the_references_range_are_found_on_both_sides() -> None:

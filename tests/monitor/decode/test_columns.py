@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.core import ColumnSpec, Kind, Role
+from detectors.core import ColumnSpec, Kind, Role, Wrong
 from monitor.decode.columns import column, from_table, infer, row_event, to_batch
 from monitor.event import Event
 
@@ -45,7 +45,26 @@ def test_numeric_text_is_wrong_for_a_number_and_missing() -> None:
     found = column(ColumnSpec("x", Kind.NUMBER), [1, "12.5", None, True, float("inf"), 10**400])
     np.testing.assert_array_equal(found.values, [1, *[np.nan] * 5])
     assert found.wrong is not None
-    assert found.wrong.tolist() == [False, True, False, True, False, False]
+    assert found.wrong.tolist() == [0, Wrong.TEXT, 0, Wrong.BOOLEAN, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "values"),
+    [
+        (Kind.NUMBER, 0, {Wrong.TEXT: "1", Wrong.BOOLEAN: True, Wrong.LIST: [1.0], Wrong.OBJECT: {"a": 1}}),
+        (Kind.FLAG, 0, {Wrong.TEXT: "yes", Wrong.LIST: [], Wrong.OBJECT: {}, Wrong.BOUNDS: 2}),
+        (Kind.CATEGORY, 0, {Wrong.NUMBER: 0.5, Wrong.LIST: [1], Wrong.OBJECT: {"a": "b"}}),
+        (Kind.TEXT, 0, {Wrong.NUMBER: 7, Wrong.BOOLEAN: False, Wrong.LIST: [1], Wrong.OBJECT: {}}),
+        (Kind.VECTOR, 2, {Wrong.NUMBER: 1.0, Wrong.TEXT: "1,2", Wrong.LIST: [1, "2"], Wrong.LENGTH: [1.0, 2.0, 3.0]}),
+    ],
+)
+def test_it_is_told_what_arrived_in_place_of_the_kind_that_was_due(
+    kind: Kind, size: int, values: dict[Wrong, object]
+) -> None:
+    found = column(ColumnSpec("x", kind, size=size), [None, *values.values()])
+    assert found.wrong is not None
+    assert found.wrong.tolist() == [0, *values]
+    assert found.missing().all()
 
 
 TABLE = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.core import ColumnSpec, Kind, Role
+from detectors.core import ColumnSpec, Kind, Role, Wrong
 from monitor.decode import DECODERS, V1, Auto, CloudEvents, Own, Seldon
 from monitor.event import Decoded, Decoder, Event, Half, Record
 from monitor.join import Joiner
@@ -349,6 +349,6 @@ def test_a_mixed_topic_comes_in_record_order() -> None:
     assert batch.offsets.tolist() == [0, 1, 3, 5]
     assert batch["x"].values[:3].tolist()[::2] == [0.0, 3.0]
     assert batch["x"].wrong is not None
-    assert batch["x"].wrong.tolist() == [False, True, False, False]
+    assert batch["x"].wrong.tolist() == [0, Wrong.TEXT, 0, 0]
     assert [bad.offset for bad in decoded.bad] == [2]
     assert [label.label for label in decoded.labels] == ["b"]

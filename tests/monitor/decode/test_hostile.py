@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.core import ColumnSpec, Kind, Role
+from detectors.core import ColumnSpec, Kind, Role, Wrong
 from detectors.encode import decode, encode
 from monitor.decode import DECODERS
 from monitor.event import Decoded, Event, Record, Schema
@@ -116,7 +116,7 @@ def test_whole_numbers_past_64_bits_do_not_stop_a_checkpoint() -> None:
     batch = around(huge).batches[""]
     assert batch["v"].values[1].tolist() == [-1e19, 1.0]
     assert batch["c"].wrong is not None
-    assert batch["c"].wrong.tolist() == [False, True, False]
+    assert batch["c"].wrong.tolist() == [0, Wrong.NUMBER, 0]
 
 
 def test_an_event_of_too_many_fields_is_counted_as_cut() -> None:
@@ -130,7 +130,7 @@ def test_a_long_vector_does_not_pad_its_batch_without_bound() -> None:
     column = around(long).batches[""]["v"]
     assert column.values.shape == (3, 2)
     assert column.wrong is not None
-    assert column.wrong.tolist() == [False, True, False]
+    assert column.wrong.tolist() == [0, Wrong.LENGTH, 0]
 
 
 NAMES = """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.core import Batch, ColumnSpec, Kind, Role
+from detectors.core import Batch, ColumnSpec, Kind, Role, Wrong
 from monitor.decode import Auto, Own
 from monitor.decode.columns import infer, to_batch
 from monitor.decode.typed import Plan, shape_of
@@ -56,7 +56,7 @@ def rows_of(batch: Batch) -> list[dict[str, Any]]:
                 row[name] = None if value < 0 else column.words[value]
             else:
                 row[name] = value if column.kind is Kind.TEXT else repr(value.tolist())
-            row[name + "!"] = column.wrong is not None and bool(column.wrong[i])
+            row[name + "!"] = 0 if column.wrong is None else int(column.wrong[i])
         rows.append(row)
     return rows
 
@@ -139,27 +139,27 @@ def test_an_event_without_id_or_time_gets_them_from_its_record_and_the_same_ones
 @pytest.mark.parametrize(
     ("given_", "kept", "wrong"),
     [
-        ("[1]", "nan", True),
-        ('"12.5"', "nan", True),
-        ("true", "nan", True),
-        ('{"b": 1}', "nan", False),  # an object is other columns, `a.b`, so `a` is absent
-        ("null", "nan", False),
-        ("NaN", "nan", False),
-        ("-Infinity", "nan", False),
-        ("1e999", "nan", False),
-        ("1" * 400, "nan", False),
-        ("1" * 5000, "nan", False),
-        ("7", "7.0", False),
+        ("[1]", "nan", Wrong.LIST),
+        ('"12.5"', "nan", Wrong.TEXT),
+        ("true", "nan", Wrong.BOOLEAN),
+        ('{"b": 1}', "nan", 0),  # an object is other columns, `a.b`, so `a` is absent
+        ("null", "nan", 0),
+        ("NaN", "nan", 0),
+        ("-Infinity", "nan", 0),
+        ("1e999", "nan", 0),
+        ("1" * 400, "nan", 0),
+        ("1" * 5000, "nan", 0),
+        ("7", "7.0", 0),
     ],
 )
-def test_what_a_number_column_makes_of_other_values(given_: str, kept: str, wrong: bool) -> None:
+def test_what_a_number_column_makes_of_other_values(given_: str, kept: str, wrong: int) -> None:
     fine = b'{"id": "f", "time": 1, "inputs": {"a": 1.5, "b": 2}}'
     odd = f'{{"id": "o", "time": 1, "inputs": {{"a": {given_}, "b": 2}}}}'.encode()
     schema = (ColumnSpec("a", Kind.NUMBER), ColumnSpec("b", Kind.NUMBER))
     batch = Own().open().decode(records(fine, odd, fine), {"": schema}).batches[""]
     assert batch.ids.tolist() == ["f", "o", "f"]
     assert rows_of(batch)[1]["a"] == kept
-    assert rows_of(batch)[1]["a!"] is wrong
+    assert rows_of(batch)[1]["a!"] == wrong
     assert rows_of(batch)[1]["b"] == "2.0"
 
 
@@ -182,7 +182,7 @@ def test_scores_given_by_class_are_in_the_order_of_names() -> None:
     batch = Own().open().decode(records(*bodies), {"": schema}).batches[""]
     assert batch["scores"].values[:2].tolist() == [[0.75, 0.25], [0.5, 0.5]]
     assert batch["scores"].wrong is not None
-    assert batch["scores"].wrong.tolist() == [False, False, True, True]
+    assert batch["scores"].wrong.tolist() == [0, 0, Wrong.LENGTH, Wrong.LENGTH]
 
 
 def test_a_dotted_name_is_found_as_a_key_and_as_a_way_through_objects() -> None:
