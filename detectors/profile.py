@@ -168,17 +168,24 @@ def _first_of_equals(ordered: NDArray[np.uint64]) -> Mask:
     return np.concatenate([np.ones(min(ordered.size, 1), np.bool_), ordered[1:] != ordered[:-1]])
 
 
-def _lowest(parts: Sequence[Sample], k: int) -> Sample:
+def _lowest(parts: Sequence[Sample], copies: Sequence[Ints], k: int) -> tuple[Sample, Ints]:
+    """The rows of the k lowest keys among all parts, and how often each came.
+
+    A key that stays was never dropped before, so its count is exact in any order.
+    """
     keys = np.concatenate([p.keys for p in parts])
     times = np.concatenate([p.times for p in parts])
     order = np.lexsort((times, keys))
-    order = order[_first_of_equals(keys[order])][:k]  # a row twice is one
-    return Sample(
+    first = np.flatnonzero(_first_of_equals(keys[order]))
+    counts = np.add.reduceat(np.concatenate(copies)[order], first)[:k]
+    order = order[first[:k]]
+    sample = Sample(
         keys[order],
         times[order],
         np.concatenate([p.numbers for p in parts])[order],
         np.concatenate([p.codes for p in parts])[order],
     )
+    return sample, counts
 
 
 # Values outside the reference's range are counted in log-spaced buckets: sign, exponent clamped to 2^-64..2^64, four
@@ -235,6 +242,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     sample_times: NDArray[np.float64]
     sample_numbers: NDArray[np.float64]
     sample_codes: NDArray[np.int32]
+    copies: NDArray[np.int64]
 
 
 class Profile:
@@ -244,13 +252,14 @@ class Profile:
     those where something else arrived, by what it was; `mean`, `squares` (summed squared deviations), `low`, `high`
     float64 (numbers,), NaN where no value was seen; `words` int64, known words of all category columns end to end (see
     `Layout.starts`); `unseen` int64 (categories,) rows with a word that the reference lacks; `unseen_words` which
-    words, at most UNSEEN a column.
+    words, at most UNSEEN a column; `copies` int64 (sampled rows,) how many rows had the key of each sampled one.
     `first`, `last` event times, inf and -inf without rows.
     """
 
     __slots__ = (
         "arrived",
         "cells",
+        "copies",
         "first",
         "high",
         "last",
@@ -286,6 +295,7 @@ class Profile:
         self.unseen: Ints = np.zeros(c, np.int64)
         self.unseen_words: list[dict[str, int]] = [{} for _ in range(c)]
         self.sample = Sample(np.zeros(0, np.uint64), np.zeros(0), np.zeros((0, f)), np.zeros((0, c), np.int32))
+        self.copies: Ints = np.zeros(0, np.int64)
 
     # -- reading
 
@@ -503,7 +513,8 @@ class Profile:
             rows = np.flatnonzero(keys <= distinct[: self.size][-1])
         if rows.size:
             new = Sample(keys[rows], batch.times[rows], numbers[:, rows].T, codes[rows])
-            self.sample = _lowest([self.sample, new] if len(self.sample.keys) else [new], self.size)
+            once = np.ones(rows.size, np.int64)
+            self.sample, self.copies = _lowest([self.sample, new], [self.copies, once], self.size)
 
     # -- merging and keeping
 
@@ -531,13 +542,13 @@ class Profile:
         for c, words in enumerate(other.unseen_words):
             if words:
                 self.count_unseen(c, words)
-        self.sample = _lowest([self.sample, other.sample], self.size)
+        self.sample, self.copies = _lowest([self.sample, other.sample], [self.copies, other.copies], self.size)
 
     def without_sample(self) -> Profile:
         """The same counts with an empty row sample; the arrays are shared, so neither may be changed after."""
         other = Profile(self.layout, 0)
         for name in Profile.__slots__:
-            if name not in ("sample", "size"):
+            if name not in ("sample", "copies", "size"):
                 setattr(other, name, getattr(self, name))
         return other
 
@@ -548,7 +559,7 @@ class Profile:
             _State(
                 self.layout.id, self.rows, self.first, self.last, self.cells, self.missing, self.arrived, self.mean,
                 self.squares, self.low, self.high, keys, counts, self.words, self.unseen, self.unseen_words, self.size,
-                *self.sample,
+                *self.sample, self.copies,
             )
         )  # fmt: skip
 
@@ -566,6 +577,7 @@ class Profile:
         profile.tails = (state.tail_keys, state.tail_counts)
         profile.words, profile.unseen, profile.unseen_words = state.words, state.unseen, state.unseen_words
         profile.sample = Sample(state.sample_keys, state.sample_times, state.sample_numbers, state.sample_codes)
+        profile.copies = state.copies
         return profile
 
 
@@ -605,7 +617,7 @@ def merged(layout: Layout, profiles: Sequence[Profile], size: int = SAMPLE) -> P
     whole.low = np.fmin.reduce([p.low for p in parts])
     whole.high = np.fmax.reduce([p.high for p in parts])
     whole.tails = _summed(np.concatenate([p.tails[0] for p in parts]), np.concatenate([p.tails[1] for p in parts]))
-    whole.sample = _lowest([p.sample for p in parts], size)
+    whole.sample, whole.copies = _lowest([p.sample for p in parts], [p.copies for p in parts], size)
     return whole
 
 

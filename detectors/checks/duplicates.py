@@ -1,15 +1,15 @@
-"""Events sent twice: the same content in two rows of a window, far oftener than rows of the reference are alike."""
+"""Events sent twice: under one id, or as two rows of the same content, far oftener than in the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 
 from detectors.checks.tails import binomial_tail, upper_share
-from detectors.checks.verdict import Measured, MinRows, Rule, Words, positions, verdict
+from detectors.checks.verdict import Measured, MinRows, Rule, Words, positions, share_text, verdict
 from detectors.core import Scores
 from detectors.profile import Profile
 
@@ -17,13 +17,15 @@ ALIKE = 1e-3  # pairs of alike rows in the reference; where more are alike, cont
 
 
 class Duplicates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="duplicates"):
-    """Rows whose asked columns all equal those of another row of the window. Score: such twins per row.
+    """Events whose id, or rows whose asked columns, all equal those of another of the window. Score: twins per row.
 
-    Counted as pairs of the row sample: the share of alike pairs is the same in a sample as in all rows, so the score
-    does not depend on the size of the window; a stream sent twice is found up to some 2,000 rows a window. p is the
-    binomial chance of as many alike pairs at the largest share that the reference's sample speaks for. Not measured
-    where over one pair in 1,000 of the reference is alike: there are few columns, or few values. Blind to text, to
-    vectors, and to an event whose very id came before, of which a sample holds one row.
+    Both are counted among the sampled rows, and the surer of the two is told. The sample draws ids, and how often each
+    came is exact: of 128, five events in a hundred sent again are found. Alike rows are counted as pairs, whose share
+    is the same in a sample as in all rows, so the score does not depend on the size of the window; a stream sent twice
+    under new ids is found up to some 2,000 rows a window. p is the binomial chance of as many at the largest share that
+    the reference's sample speaks for, twice that for there are two ways. Content is not measured where over one pair in
+    1,000 of the reference is alike: there are few columns, or few values. Blind to a twin in another window, and of
+    content to text and vectors.
     """
 
     limit: Annotated[
@@ -35,23 +37,61 @@ class Duplicates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     min_rows: MinRows = 50
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pairs = _alike(current, columns)
-        before = _alike(reference, columns) if pairs else 0
-        drawn, drawn_before = (len(p.sample.keys) * (len(p.sample.keys) - 1) // 2 for p in (current, reference))
-        share, share_before = pairs / max(drawn, 1), before / max(drawn_before, 1)
-        twins = max(share - share_before, 0.0) * max(current.rows - 1, 0) if share_before <= ALIKE else np.nan
-        hits, rows, hits_before, rows_before = (np.array([n]) for n in (pairs, drawn, before, drawn_before))
+        ways = [_by_id(current, reference), _by_content(current, reference, columns)]
+        chances = [way.chance() for way in ways]
+        surest = int(np.argmin(chances))
+        way = ways[surest]
 
         def say(_: int) -> Words:
-            many = f"{pairs:,} pairs among {len(current.sample.keys):,} sampled rows are alike in every column"
-            text = f"Events come more than once: {many}, where {share_before * drawn:.2g} are usual"
-            return Words(text, {"pairs": float(pairs), "usual": share_before * drawn})
+            usual = way.before / max(way.drawn_before, 1) * way.drawn
+            text = f"Events come more than once: {way.told}, where {usual:.2g} are usual"
+            return Words(text, {"by": way.by, way.counted: float(way.hits), "usual": usual})
 
         measured = Measured(
-            ("",), np.array([twins]), binomial_tail(hits, rows, upper_share(hits_before, rows_before)),
+            ("",), np.array([way.twins]), np.array([min(len(ways) * chances[surest], 1.0)]),
             np.array([current.rows]), np.array([reference.rows]),
         )  # fmt: skip
         return verdict(Rule(self.limit, self.min_rows, self.alpha), measured, say, "Twins", "per row")
+
+
+class _Way(NamedTuple):
+    """In which two rows may be one: how many of the drawn are, now and in the reference."""
+
+    by: str
+    counted: str
+    hits: int
+    drawn: int
+    before: int
+    drawn_before: int
+    twins: float  # per row, those that are usual taken off; NaN = not measured
+    told: str
+
+    def chance(self) -> float:
+        """Of as many; 1 where nothing was measured."""
+        if np.isnan(self.twins) or not self.drawn:
+            return 1.0
+        hits, drawn, before, drawn_before = (np.array([n]) for n in self[2:6])
+        return float(binomial_tail(hits, drawn, upper_share(before, drawn_before))[0])
+
+
+def _by_id(current: Profile, reference: Profile) -> _Way:
+    (now, twins), (was, usual) = (
+        (int((p.copies > 1).sum()), float((p.copies * (p.copies - 1)).sum() / max(p.copies.sum(), 1)))
+        for p in (current, reference)
+    )
+    drawn = current.copies.size
+    told = f"{now:,} of {drawn:,} sampled ids came again, {share_text(now / max(drawn, 1))}"
+    return _Way("id", "ids", now, drawn, was, reference.copies.size, max(twins - usual, 0.0), told)
+
+
+def _by_content(current: Profile, reference: Profile, columns: Sequence[str]) -> _Way:
+    now = _alike(current, columns)
+    was = _alike(reference, columns) if now else 0
+    drawn, drawn_before = (len(p.sample.keys) * (len(p.sample.keys) - 1) // 2 for p in (current, reference))
+    share, usual = now / max(drawn, 1), was / max(drawn_before, 1)
+    twins = max(share - usual, 0.0) * max(current.rows - 1, 0) if usual <= ALIKE else np.nan
+    told = f"{now:,} pairs among {len(current.sample.keys):,} sampled rows are alike in every column"
+    return _Way("content", "pairs", now, drawn, was, drawn_before, twins, told)
 
 
 def _alike(profile: Profile, columns: Sequence[str]) -> int:

@@ -74,6 +74,7 @@ def counts(profile: Profile) -> dict[str, Any]:
         "tails": [part.tolist() for part in profile.tails],
         "words": profile.words.tolist(),
         "unseen": (profile.unseen.tolist(), profile.unseen_words),
+        "copies": profile.copies.tolist(),
         "sample": (keys.tolist(), times.tolist(), repr(numbers.tolist()), codes.tolist()),
     }
 
