@@ -414,6 +414,7 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
                 if records:
                     ingest.take(partition, records)
                     judge_all()
+                    ingest.look()  # labels and versions are joined once the model's reference is learned
             ended = polled.ended
         ingest.tick(0.0, {}, ended=True)
         judge_all()

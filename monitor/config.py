@@ -198,8 +198,8 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=32,
             description="Model versions, the newest ones, that are watched on their own; 0: none. Where several answer "
-            "the same event (a shadow, a canary), how often and how far their answers differ is watched as a model "
-            "named `<name>.versions`.",
+            "the same event (a shadow, a canary), how often their answers differ is watched as a model named "
+            "`<name>.versions`, which may be configured like any other.",
         ),
     ] = 0
     sampling: Annotated[SamplingOptions | None, Meta(description="Which events go to labelers; empty: none.")] = (

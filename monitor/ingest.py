@@ -202,8 +202,7 @@ class Ingest:
         self._skew: float | None = None  # arrival minus event time of the newest row: how live the source is
         self._pace = _Pace()
         self._looked = -math.inf
-        for model in models:
-            self._look_for(model)
+        self.look()
 
     @property
     def owns_lanes(self) -> bool:
@@ -218,11 +217,13 @@ class Ingest:
 
     # -- references
 
-    def _look_for(self, model: str) -> None:
-        found = self._find_reference(model)
-        if found is not None:
-            self._references[model] = found
-            self._scorers[model] = self._models[model].scorers(found.schema)
+    def look(self) -> None:
+        """Asks for the references that were not there yet."""
+        for name, model in self._models.items():
+            found = None if name in self._references else self._find_reference(name)
+            if found is not None:
+                self._references[name] = found
+                self._scorers[name] = model.scorers(found.schema)
 
     def _route(self, name: str) -> str | None:
         """The model that takes events of this name: of that name, or the one that takes all, or the only one."""
@@ -603,9 +604,7 @@ class Ingest:
         options = self._options
         if now - self._looked >= 1.0:
             self._looked = now
-            for model in self._models:
-                if model not in self._references:
-                    self._look_for(model)
+            self.look()
         behind = {p.number for p, n in lag.items() if n}
         live = self._live
         for number, lane in self._lanes.items():

@@ -111,7 +111,7 @@ def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
     """By the name that events give, "" for the model that takes all others.
 
     A model whose server is scraped brings another one for what the server says, one whose labels are joined another for
-    what becomes of its answers, one whose versions are watched another for how far their answers to one event differ.
+    what becomes of its answers, one whose versions are watched another for how often their answers to one event differ.
     """
     window = config.window.size
     found = {options.name: Plan(options, window, hosted.get(options.name)) for options in config.models}

@@ -1,4 +1,4 @@
-"""Answers of several live versions to one event meet, and become rows of their own: do they disagree, and how far.
+"""Answers of several live versions to one event meet, and become rows of their own: do they disagree, or not.
 
 A shadow or a canary answers the same event under the same id, with another `version`. Each answer after the first is
 compared with the first, whichever version gave it. What comes of it is watched as a model named `<name>.versions`, not
@@ -24,13 +24,10 @@ from detectors.reference import Reference
 from monitor.event import Event
 from monitor.labels import hashes_of, spread_of
 
-SCHEMA = (
-    ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),
-    ColumnSpec("versions_gap", Kind.NUMBER, Role.OUTPUT),
-)
+SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
 KEEP = 10_000  # answers kept a partition, 40 bytes each in memory and checkpoint; as many of each open window
 WAIT = 600.0  # seconds of event time that an answer waits for those of other versions
-TOLERANCE = 0.1  # standard deviations of the reference's answers; numbers further apart disagree
+TOLERANCE = 0.25  # standard deviations of the reference's answers; numbers further apart disagree
 LEARN = 1000  # comparisons that the reference of disagreement is learned from
 _ROW = np.dtype([("key", "u8"), ("time", "f8"), ("version", "u8"), ("answer", "u8"), ("value", "f8")])
 
@@ -52,7 +49,7 @@ class Versions:
 
     Answers are counted by what became of them: compared (with an earlier one), repeated (the version had answered
     already), incomparable (one is a class, the other a
-    number), alone (no other version answered in time), dropped (beyond
+    number, or numbers in the reference do not vary), alone (no other version answered in time), dropped (beyond
     the share that is kept). An answer without a version is left out.
     """
 
@@ -108,22 +105,19 @@ class Versions:
         again = _again(rows)
         self._counts["repeated"] += int(again.sum())
         rows, known = rows[~again], known[~again]
-        begins = np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)]
-        first = rows[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
-        self._retain(rows)
-        later = ~begins & ~known
-        return self._compared(rows[later], first[later], since)
-
-    def _retain(self, rows: NDArray[Any]) -> None:
-        """Goes on with those of the answers, ascending by key, that other versions may still answer, too."""
+        begins = np.flatnonzero(np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)])
+        answered = np.diff(np.append(begins, len(rows)))  # of each id, how many versions did
+        first = np.repeat(rows[begins], answered)
+        later = ~known
+        later[begins] = False
+        compared = self._compared(rows[later], first[later], since)
         self._newest = max(self._newest, float(rows["time"].max(initial=-math.inf)))
-        stale = rows["time"] < self._newest - WAIT
-        same = rows["key"][1:] == rows["key"][:-1]
-        alone = ~(np.append(same, False) | np.append(False, same))[: len(rows)]
-        self._counts["alone"] += int((stale & alone).sum())
+        stale = first["time"] < self._newest - WAIT  # an id goes as a whole
+        self._counts["alone"] += int((answered[stale[begins]] == 1).sum())
         rows = rows[~stale]
         self._counts["dropped"] += max(len(rows) - KEEP, 0)
         self._rows = rows[:KEEP].copy()
+        return compared
 
     def _compared(self, rows: NDArray[Any], first: NDArray[Any], since: float) -> list[Event]:
         classes = (rows["answer"] != 0) & (first["answer"] != 0)
@@ -135,11 +129,9 @@ class Versions:
         events = []
         for i in np.lexsort((rows["version"], rows["key"], rows["time"])).tolist():
             if comparable[i]:
-                said = {"versions_disagree": float(differ[i])}
-                if not math.isnan(gaps[i]):
-                    said["versions_gap"] = float(gaps[i])
                 id_ = f"{rows['key'][i]:016x}.{rows['version'][i]:016x}"
-                events.append(Event(id=id_, time=max(float(rows["time"][i]), since), extra=said))
+                time = max(float(rows["time"][i]), since)
+                events.append(Event(id=id_, time=time, extra={"versions_disagree": float(differ[i])}))
         return events
 
     def state(self) -> Any:

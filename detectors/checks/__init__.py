@@ -55,7 +55,5 @@ LABEL_CHECKS: tuple[DefaultCheck, ...] = (
     DefaultCheck("labelled", Calibration(tolerance=0.1), ("rank",)),
 )
 
-# Of events that several versions of the model answered: only the first column where answers are classes.
-VERSION_CHECKS: tuple[DefaultCheck, ...] = (
-    DefaultCheck("evidence", EDetector(), ("versions_disagree", "versions_gap")),
-)
+# Of events that several versions of the model answered.
+VERSION_CHECKS: tuple[DefaultCheck, ...] = (DefaultCheck("evidence", EDetector(), ("versions_disagree",)),)
