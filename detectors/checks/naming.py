@@ -1,7 +1,7 @@
 """What a change of a number column is called: another unit, a wrong scale, a logarithm, a clip, or none of these.
 
 A diagnosis, asked after something was found to move; it detects nothing. A wrong name sends people the wrong way, so
-every doubt is a refusal. A conversion is named only when four things hold:
+every doubt is a refusal. A conversion is named only when five things hold:
 
 1. it fits: the reference's rows, converted, have the law of the rows now (two-sample KS, and mean and spread over all
    rows), and as things were does not fit;
@@ -9,7 +9,10 @@ every doubt is a refusal. A conversion is named only when four things hold:
 3. the digits allow it: values that were whole cents are whole cents again when converted back;
 4. it is no coincidence: populations shift and stretch too, and one of them may land where a conversion would. The
    chance of that is reckoned from how exactly scale and place are known. Where the digits themselves prove the
-   conversion (whole numbers became multiples of ten), no population explains it, and this is skipped.
+   conversion (whole numbers became multiples of ten), no population explains it, and this is skipped;
+5. nor do people: a factor of two digits, which somebody may have chosen, would be as near. x0.45 is 0.8 % from pounds
+   in kilograms, and against 2,000 reference rows no window knows its slope to better than 2 %. So without digits these
+   are a line, told with the interval of its slope.
 
 So 200 rows of a continuous column can tell x1000 but not miles from kilometres, while 200 whole numbers can tell both.
 """
@@ -17,7 +20,7 @@ So 200 rows of a continuous column can tell x1000 but not miles from kilometres,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import inf, isfinite, log, nan, sqrt
+from math import floor, inf, isfinite, log, log10, nan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +129,19 @@ def name_change(current: Profile, reference: Profile, column: str) -> Naming | N
     if column not in reference.layout.numbers:
         return None
     f = reference.layout.numbers.index(column)
-    now, was = _rows(current, f), _rows(reference, f)
+    return _named(column, _rows(current, f), _rows(reference, f))
+
+
+def name_rows(values: Floats, reference: Profile, column: str) -> Naming | None:
+    """The same of rows (n,) that no profile holds, such as the last of many small windows; NaN = missing."""
+    values = np.sort(values[np.isfinite(values)])
+    if values.size < ROWS:
+        return None
+    now = _side(values, values.size, float(values.mean()), float(values.std(ddof=1)))
+    return _named(column, now, _rows(reference, reference.layout.numbers.index(column)))
+
+
+def _named(column: str, now: _Rows | None, was: _Rows | None) -> Naming | None:
     if now is None or was is None or not was.spread > 0:
         return None
     if _fit(_line("unchanged", "is as it was", 1.0), now, was) is not None:
@@ -395,8 +410,8 @@ def _clipped(column: str, now: _Rows, was: _Rows) -> Naming | None:
         error = sqrt(expected * (1 - expected) * (1 / now.rows.size + 1 / was.rows.size))
         if there > 0.9 or beyond.mean() < PART or abs(there - expected) > 3 * error or there - before < PART:
             continue
-        clipped = np.minimum(was.rows, bound) if side == "above" else np.maximum(was.rows, bound)
-        if _chance(now.rows, clipped) > 0.05:
+        kept, rest = now.rows[now.rows != bound], was.rows[~beyond & (was.rows != bound)]
+        if kept.size and rest.size and _chance(kept, rest) > 0.05:
             text = f"{column} is clipped at {bound:.4g}: {100 * there:.3g} % of its rows lie there, and none {side}"
             return Naming("clipped", text, nan, nan, nan, nan, there)
     return None
@@ -434,6 +449,19 @@ def _slope(now: _Rows, was: _Rows) -> tuple[float, float]:
     return slope, slope * stretch
 
 
+def _may_be_chosen(conversion: Conversion, slope: float, error: float) -> bool:
+    """Whether a factor of two digits lies within two standard errors of the slope, where the conversion's has more."""
+    if not isfinite(conversion.slope) or conversion.intercept or not slope > 0:
+        return False
+    step = 10.0 ** (floor(log10(slope)) - 1)
+    return abs(_rest(conversion.slope / step)) > 1e-6 and abs(_rest(slope / step)) * step <= 2 * error
+
+
+def _rest(value: float) -> float:
+    """What is left of a number beside the nearest whole one."""
+    return value - round(value)
+
+
 def _straight(column: str, now: _Rows, was: _Rows) -> Naming | None:
     """A line with no name of its own: another gain, another zero."""
     slope, error = _slope(now, was)
@@ -458,6 +486,8 @@ def _told(column: str, fits: Sequence[_Fit], now: _Rows, was: _Rows, share: floa
         # a curve that a line could be taken for has to land closer
         flat = _bent(fits) and _chance(now.rows, _stretched(now, was)) > FITS
         if _coincidence(conversion, now, was) > (COINCIDENCE / 100 if flat else COINCIDENCE):
+            return None
+        if _may_be_chosen(conversion, *_slope(now, was)):
             return None
     whose = column if share == 1 else f"{column} in {100 * share:.2g} % of its rows"
     if not isfinite(conversion.slope):

@@ -165,3 +165,22 @@ def test_the_check_finds_the_column_and_the_shift_says_what_it_is() -> None:
         (finding,) = detector.check(current, reference, ["x"]).findings
         assert "x reads 1,000 times as large" in finding.text
         assert finding.facts["conversion"] == "x1000"
+
+
+@pytest.mark.parametrize("factor", [0.45, 2.2, 3.3, 1.6])
+def test_a_factor_of_two_digits_near_a_unit_is_a_line_where_the_digits_do_not_tell_them_apart(factor: float) -> None:
+    rng = np.random.default_rng(8)
+    naming = told(rng.normal(0, 1, REFERENCE), factor * rng.normal(0, 1, 10_000))
+    assert naming is not None
+    assert naming.name == "line"
+    assert naming.low < factor < naming.high
+
+
+def test_a_stretch_of_a_column_that_is_mostly_one_value_is_not_taken_for_a_clip() -> None:
+    rng = np.random.default_rng(9)
+
+    def mostly_unset(n: int) -> Any:
+        return np.where(rng.random(n) < 0.75, -1.0, rng.gamma(4, 50, n))
+
+    naming = told(mostly_unset(REFERENCE), 0.7 * mostly_unset(10_000))
+    assert naming is None or naming.name != "clipped"
