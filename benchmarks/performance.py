@@ -3,8 +3,10 @@
 Two data sets with a model's scores and the true outcome: employment (2015 labelled, then three years of slow real
 drift) and car_loan (labelled reference, a known fall of accuracy half way through the analysis). Everything goes the
 shipped way: the `outcome` scorer fitted on the reference, window profiles, the `performance` check. The error is told
-as a multiple of what sampling alone makes of the truth's own accuracy, sqrt(2 a (1 - a) / pi n). Then labels come, as
-they are and with one in ten turned from half way on (concept drift no score shows): when `calibration` says so.
+as a multiple of what sampling alone makes of the truth's own accuracy, sqrt(2 a (1 - a) / pi n). In the order of time
+a file holds 10 to 50 windows that share no row, too few to tell 95 % from 99; so reference rows are also drawn anew, a
+part to learn from and windows of the rest. Then labels come, as they are and with one in ten turned from half way on
+(concept drift no score shows): when `calibration` says so.
 
     python -m benchmarks.performance --data DIR
 """
@@ -39,8 +41,8 @@ class Rows(NamedTuple):
     chances: Floats
     truths: Ints
 
-    def part(self, first: int, last: int | None = None) -> Rows:
-        return Rows(self.answers[first:last], self.chances[first:last], self.truths[first:last])
+    def take(self, rows: slice | Ints) -> Rows:
+        return Rows(self.answers[rows], self.chances[rows], self.truths[rows])
 
     def batch(self) -> Batch:
         columns = {
@@ -69,7 +71,7 @@ def _read(file: Path, answer: str, chance: str, truth: str) -> tuple[Rows, list[
 def cases(data: Path) -> Iterator[Case]:
     rows, raw = _read(data / "employment" / "employment.csv.gz", "prediction", "predicted_probability", "employed")
     first = next(i for i, row in enumerate(raw) if row["year"] != "2015")
-    yield Case("employment", rows.part(0, first), rows.part(first), None)
+    yield Case("employment", rows.take(slice(first)), rows.take(slice(first, None)), None)
     names = ("y_pred", "y_pred_proba", "repaid")
     reference, analysis = (_read(data / "car_loan" / f"{part}.csv.gz", *names)[0] for part in ("reference", "analysis"))
     yield Case("car_loan", reference, analysis, len(analysis.truths) // 2)
@@ -79,12 +81,14 @@ def learn(rows: Rows) -> Reference:
     return build_from("model", rows.batch(), SCORERS, roles={"truth": Role.TRUTH}, source="the benchmark", created=0.0)
 
 
-def windows(case: Case, reference: Reference, size: int) -> Iterator[tuple[int, list[Estimate], Rows, bool]]:
-    """First row, estimates, the rows themselves, and whether the check found a fall; a window every quarter of one."""
+def windows(
+    case: Case, reference: Reference, size: int, every: int
+) -> Iterator[tuple[int, list[Estimate], Rows, bool]]:
+    """First row, estimates, the rows themselves, and whether the check found a fall; a window every so many rows."""
     check = Performance()
     memory = check.start(reference, ("expected_correct",))
-    for first in range(0, len(case.analysis.truths) - size + 1, size // 4):
-        rows = case.analysis.part(first, first + size)
+    for first in range(0, len(case.analysis.truths) - size + 1, every):
+        rows = case.analysis.take(slice(first, first + size))
         profile = Profile(reference.layout)
         profile.update(reference.scored(rows.batch(), SCORERS))
         memory, scores = check.step(memory, profile, reference.profile, ("expected_correct",))
@@ -110,7 +114,7 @@ def measured(estimate: Estimate, rows: Rows) -> float:
 def estimate(case: Case, reference: Reference, size: int) -> None:
     told: dict[str, list[tuple[float, float, bool]]] = {}
     sampling, found, followed = [], [], None
-    for first, estimates, rows, fell in windows(case, reference, size):
+    for first, estimates, rows, fell in windows(case, reference, size, size // 4):
         for e in estimates:
             right = measured(e, rows)
             told.setdefault(f"{e.measure} {e.of}".strip(), []).append((e.value, right, e.low <= right <= e.high))
@@ -130,6 +134,22 @@ def estimate(case: Case, reference: Reference, size: int) -> None:
         (value, right, _), fell = followed
         before = sum(first + size <= case.change for first in found)
         print(f"  first changed window: estimated {value:.3f}, true {right:.3f}, found {fell}; found before: {before}")
+
+
+def redraw(case: Case, size: int) -> None:
+    """Share of intervals that hold where nothing moved: 5 windows each of 60 partitions of the reference."""
+    held: dict[str, list[bool]] = {}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(case.reference.truths))
+        known, rest = np.split(order, [2 * len(order) // 3])
+        reference = learn(case.reference.take(known))
+        drawn = np.concatenate([rng.choice(rest, size, replace=False) for _ in range(5)])
+        for _, estimates, rows, _ in windows(case._replace(analysis=case.reference.take(drawn)), reference, size, size):
+            for e in estimates:
+                held.setdefault(f"{e.measure} {e.of}".strip(), []).append(e.low <= measured(e, rows) <= e.high)
+    print(f"{case.name}, windows of {size:,} drawn anew from the reference: {len(held['accuracy'])}")
+    print("  95 % interval holds: " + ", ".join(f"{name} {np.mean(told):.3f}" for name, told in held.items()))
 
 
 def calibrate(case: Case, reference: Reference, turned: float) -> None:
@@ -163,6 +183,7 @@ def main() -> None:
         reference = learn(case.reference)
         for size in SIZES:
             estimate(case, reference, size)
+            redraw(case, size)
         for turned in (0.0, 0.05, 0.1):
             calibrate(case, reference, turned)
 

@@ -3,8 +3,9 @@
 Answers are cut into cells by class and score; of each cell the reference counted which truths came. A window is then
 known by its rows per cell, which add up over windows, lanes and replicas, and every measure of performance is a
 function of them. What a reader would get wrong: the interval is of what the labels of these very rows would say, so it
-holds both their chance and the reference's own error; and all of it rests on the truth depending on the score as it
-did, which no look at scores can tell. Labels can: `detectors.checks.performance.Calibration`.
+holds both their chance and the reference's own error; and all of it rests on the truth depending on the score about
+as it did, which no look at scores can tell. Labels can: `detectors.checks.performance.Calibration`. Effects of inputs
+beside the score were tried and left out: on neither employment nor car_loan did they help out of sample.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ FULL = 50  # reference rows of a cell; fewer would tell its chances to no better
 MOST = 16  # classes; of more, only right and wrong are told apart
 BEYOND = 0.1  # of the range of an answer's scores: as far outside it a score still belongs to the outermost cell
 Z = 1.959964  # of a 95 % interval
-WANDER = 0.01  # by as much the chance of a right answer moves unnoticed: real calibration moves a point in a year
+# What no reference tells: by how much calibration has moved, in log odds of a right answer, standard deviation over all
+# answers alike; between two classes it is twice that. With time, measured over three years of census data; and with the
+# mix of rows, over 560 slices of six data sets (credit, bank, employment, electricity, cars), boosted and linear models
+# and such as were not given half of the inputs: 0.36 and 0.68 a unit of distance between the mixes.
+WANDER = 0.03
+SHIFTED = 0.35
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -130,16 +136,29 @@ def estimates(table: Table, rows: Ints, doubt: str = "") -> list[Estimate]:
     chances = _chances(table, 0.5)
     weight = rows * (1 + rows / (before + 1))
     cells, right = np.arange(len(rows)), table.right
+    wander = WANDER**2 + SHIFTED**2 * _distance(rows, before)
     found = []
     for measure, of, value, gradient in _measures(table, rows):
         mean = (chances * gradient).sum(axis=1)
         spread = (chances * gradient**2).sum(axis=1) - mean**2
-        hit = gradient[cells, right]
-        moved = np.bincount(right, rows * (hit - (gradient.sum(axis=1) - hit) / (chances.shape[1] - 1)))
-        half = Z * float(np.sqrt(max(weight @ spread, 0.0) + WANDER**2 / 3 * (moved @ moved)))
+        tilt = rows[:, None] * chances * (gradient - mean[:, None])  # by a unit of each truth's log odds
+        alike, classes = float(tilt[cells, right].sum()), tilt.sum(axis=0) if table.classes else np.zeros(0)
+        half = Z * float(np.sqrt(max(weight @ spread, 0.0) + wander * (alike**2 + 2 * classes @ classes)))
         low, high = max(value - half, 0.0), min(value + half, 1.0)
         found.append(Estimate(measure, of, value, low, high, was.get((measure, of), np.nan), doubt))
     return found
+
+
+def _distance(rows: Ints, before: Ints) -> float:
+    """Squared distance of two mixes: of the roots of their shares, less what chance alone makes of it.
+
+    >>> was = np.array([5000, 5000])
+    >>> round(_distance(np.array([500, 500]), was), 2), round(_distance(np.array([100, 900]), was), 2)
+    (0.0, 0.21)
+    """
+    n, m = max(int(rows.sum()), 1), max(int(before.sum()), 1)
+    apart = float(((np.sqrt(rows / n) - np.sqrt(before / m)) ** 2).sum())
+    return max(apart - (len(rows) - 1) / 4 * (1 / n + 1 / m), 0.0)
 
 
 def _chances(table: Table, prior: float) -> Floats:
