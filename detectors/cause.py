@@ -7,6 +7,7 @@ each column also beside the others: of weak moves more are told from luck. Evide
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import log
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ WIDE = 100  # columns held against one another, those that moved most by themsel
 RIDGE = 0.1  # of a feature's variance; over six tables 0.05 was better after few rows and 0.2 after many
 TIE = 3.0  # nats that a broken tie has to be plainer than a move: where x moves, its ties to others bend, too
 MOVED = 3.0  # nats over the log of the columns from which a column counts as moved
+TIED = "correlation with "
 TOGETHER = 0.5  # correlation of moved columns, in the rows since, from which they count as one
 
 
@@ -63,6 +65,11 @@ class Move(msgspec.Struct, frozen=True):
     effect: float  # the move in standard deviations of the column; of shares and correlations the difference
 
     @property
+    def torn(self) -> bool:
+        """Whether it is not the column that moved but its tie to another."""
+        return self.statistic.startswith(TIED)
+
+    @property
     def text(self) -> str:
         return f"{self.column}, {self.statistic} {self.before:.4g} -> {self.after:.4g}"
 
@@ -73,7 +80,8 @@ class Cause(msgspec.Struct, frozen=True):
     since: float  # event time of the first row after the change
     rows: int  # held since then
     ranking: tuple[str, ...]  # every column, the likeliest cause first
-    moves: tuple[Move, ...]  # of the columns that moved, by rank; always of the first
+    # of the columns that moved, by rank; always of the first; what was asked for is told beside its broken tie, too
+    moves: tuple[Move, ...]
     groups: tuple[tuple[str, ...], ...]  # of those, columns that go together; one alone is a group of one
     slice: Slice | None  # the rows in which the first one moved; None = all alike
 
@@ -95,13 +103,16 @@ class Cause(msgspec.Struct, frozen=True):
         return said + (f" Moved at the same time: {'; '.join(groups[:5])}{more}." if len(self.moves) > 1 else "")
 
 
-def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> Cause | None:
+def explain(
+    recent: Recent, reference: Sample, layout: Layout, joint: Joint, also: Collection[str] = ()
+) -> Cause | None:
     """The cause of an alarm that the last of `recent` raised; None with too few rows or nothing to compare.
 
-    `joint` are the ties among the reference's columns. A column's evidence is that it moved by itself (the mean of a
-    feature), or beside what all other features foretell of it, or that it no longer goes with its neighbours; averaged
-    over the moments at which the change may have come. Blind: of columns that copy one another each is as good as the
-    other, and where half the columns are torn from the other half, nothing tells which half.
+    `joint` are the ties among the reference's columns; columns in `also` are told of, moved or not. A column's evidence
+    is that it moved by itself (the mean of a feature), or beside what all other features foretell of it, or that it no
+    longer goes with its neighbours; averaged over the moments at which the change may have come. Blind: of columns that
+    copy one another each is as good as the other, and where half the columns are torn from the other half, nothing
+    tells which half.
     """
     features = _features(recent, reference, layout)
     names = [*layout.numbers, *layout.categories]
@@ -109,18 +120,18 @@ def explain(recent: Recent, reference: Sample, layout: Layout, joint: Joint) -> 
         return None
     found = _ranked(features, _bent(recent, reference, joint) - TIE)
     since = Recent(recent.times[-found.rows :], recent.numbers[-found.rows :], recent.codes[-found.rows :])
-    plainest = [int(np.where(features.owner == i, found.each, -np.inf).argmax()) for i in found.moved]
+    moved = [i for i in found.order if i in found.moved or names[i] in also]
+    plainest = [int(np.where(features.owner == i, found.each, -np.inf).argmax()) for i in moved]
     moves = []
-    for i, f in zip(found.moved, plainest, strict=True):
-        if found.torn[i]:
-            said = _tie(i, since, reference, joint, names)
-        else:
-            said = _told(i, features.names[f], float(found.mean[f]), since, reference, layout)
-        moves.append(Move(names[i], float(found.evidence[i]), *said))
+    for i, f in zip(moved, plainest, strict=True):
+        own = not found.torn[i] or names[i] in also
+        said = [_tie(i, since, reference, joint, names)] if found.torn[i] else []
+        said += [_told(i, features.names[f], float(found.mean[f]), since, reference, layout)] if own else []
+        moves += [Move(names[i], float(found.evidence[i]), *told) for told in said]
     values = features.now[-found.rows :, plainest]
-    groups = [tuple(names[found.moved[i]] for i in group) for group in _together(np.nan_to_num(values))]
+    groups = [tuple(names[moved[i]] for i in group) for group in _together(np.nan_to_num(values))]
     where = None
-    if not found.torn[found.moved[0]]:  # a torn tie is a different move in every slice of the other column
+    if not found.torn[moved[0]]:  # a torn tie is a different move in every slice of the other column
         where = concentrated(
             Rows(since.numbers, since.codes, values[:, 0]),
             Rows(reference.numbers.astype(np.float32), reference.codes, features.was[:, plainest[0]]),
@@ -305,8 +316,8 @@ def _told(
         return statistic, before, after, after - before
     before_values, after_values = was.numbers[:, i], now.numbers[:, i].astype(np.float64)
     old, new = before_values[~np.isnan(before_values)], after_values[~np.isnan(after_values)]
-    if statistic == "missing" or not (old.size and new.size):
-        before, after = float(np.isnan(before_values).mean()), float(np.isnan(after_values).mean())
+    before, after = float(np.isnan(before_values).mean()), float(np.isnan(after_values).mean())
+    if (statistic == "missing" and before != after) or not (old.size and new.size):
         return "missing", before, after, after - before
     if statistic == "spread":
         (low, high), (new_low, new_high) = np.quantile(old, (0.1, 0.9)), np.quantile(new, (0.1, 0.9))
@@ -327,7 +338,7 @@ def _tie(i: int, now: Recent, was: Sample, joint: Joint, names: list[str]) -> tu
     gap = np.abs(after - before)
     gap[i] = -1.0
     j = int(gap.argmax())
-    return f"correlation with {names[j]}", float(before[j]), float(after[j]), float(after[j] - before[j])
+    return TIED + names[j], float(before[j]), float(after[j]), float(after[j] - before[j])
 
 
 def _together(moved: Floats) -> list[list[int]]:
