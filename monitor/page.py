@@ -7,10 +7,11 @@ import time
 from html import escape
 
 from detectors.units import seconds_text
-from monitor.snapshot import AlertView, ModelView, PromiseView, ScoreView, Snapshot
+from monitor.snapshot import AlertView, EstimateView, HourView, ModelView, PromiseView, ScoreView, Snapshot
 
 REFRESH = 5  # seconds
 _NAMED = 5  # columns named of those that make a promise approximate
+_HOURS = 24  # shown of late labels, the newest
 _SCORES = 30  # shown of a model: the highest in terms of their limit
 
 # Nothing is loaded from anywhere, and an injected script would not run.
@@ -42,7 +43,8 @@ def page(snapshot: Snapshot, health: dict[str, str]) -> str:
 def _model(model: ModelView) -> str:
     return (
         f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
-        f"{_promises(model)}{_alerts(model)}{_findings(model)}{_scores(model.scores)}"
+        f"{_promises(model)}{_alerts(model)}{_findings(model)}"
+        f"{_estimates(model.estimates)}{_hours(model.hours)}{_scores(model.scores)}"
     )
 
 
@@ -97,6 +99,26 @@ def _findings(model: ModelView) -> str:
     return "<p>Last findings:</p><ul>" + "".join(f"<li>{escape(t)}" for t in reversed(model.findings)) + "</ul>"
 
 
+def _estimates(estimates: tuple[EstimateView, ...]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(e.check)}<td>{escape(f'{e.measure} of {e.of}' if e.of else e.measure)}"
+        f"<td class=n>{_share(e.value)}<td class=n>{_share(e.low)} to {_share(e.high)}<td class=n>{_share(e.reference)}"
+        f"<td>{f'<span class=hot>not valid:</span> {escape(e.doubt)}' if e.doubt else ''}"
+        for e in estimates
+    )
+    head = "<tr><th>check<th>estimated without labels<th class=n>now<th class=n>95 % interval<th class=n>reference<th>"
+    return f"<table>{head}{rows}</table>" if rows else ""
+
+
+def _hours(hours: tuple[HourView, ...]) -> str:
+    rows = "".join(
+        f"<tr><td>{_moment(h.start)}<td class=n>{h.labelled:,} of {h.rows:,}<td class=n>{_share(h.error)}"
+        for h in reversed(hours[-_HOURS:])
+    )
+    head = "<tr><th>hour of the prediction<th class=n>labelled, of those kept<th class=n>wrong"
+    return f"<table>{head}{rows}</table>" if rows else ""
+
+
 def _scores(scores: tuple[ScoreView, ...]) -> str:
     measured = [s for s in scores if not math.isnan(s.score)]
     if not measured:
@@ -114,6 +136,10 @@ def _about(told: AlertView | ScoreView) -> str:
     """The column, and of which rows where not of all."""
     column = told.column or "whole model"
     return f"{column}, {told.scope.replace(':', ' ', 1)}" if told.scope else column
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"
 
 
 def _moment(at: float) -> str:

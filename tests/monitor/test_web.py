@@ -18,7 +18,7 @@ from monitor.intake import Received
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.settings import Secret
-from monitor.snapshot import AlertView, ColumnView, ModelView, Snapshot
+from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, Snapshot
 from monitor.web import Unbound, Web, WebOptions
 
 EVIL = "<script>alert(1)</script>"
@@ -26,6 +26,11 @@ SNAPSHOT = Snapshot((
     ModelView(
         EVIL, events=7, windows=1, columns=(ColumnView("x", Kind.NUMBER, Role.INPUT, 0.5, 0.0),), findings=(EVIL,),
         alerts=(AlertView("k", "psi", EVIL, "warning", 1e300, 2.0, EVIL),), reference="abc",
+        estimates=(
+            EstimateView("performance", "accuracy", "", 0.912, 0.887, 0.937, 0.934),
+            EstimateView("performance", "recall", EVIL, 0.8, 0.7, 0.9, float("nan"), doubt="labels say so"),
+        ),
+        hours=tuple(HourView(3600.0 * hour, 100 + hour, 90, 0.125) for hour in range(30)),
     ),
 ))  # fmt: skip
 
@@ -189,6 +194,15 @@ def test_the_page_shows_everything_escaped_and_loads_nothing(client: Client) -> 
     assert "default-src 'none'" in headers["content-security-policy"]
     assert b"http://" not in body
     assert b"https://" not in body
+
+
+def test_the_page_shows_what_is_estimated_and_what_late_labels_said(client: Client) -> None:
+    body = client.ask("GET", "/")[2].decode()
+    assert "accuracy<td class=n>91.2%<td class=n>88.7% to 93.7%<td class=n>93.4%<td>" in body
+    assert "<td class=n>-<td><span class=hot>not valid:</span> labels say so" in body
+    assert "1970-01-02 05:00:00<td class=n>90 of 129<td class=n>12.5%" in body
+    assert body.index("90 of 129") < body.index("90 of 128")
+    assert "90 of 105" not in body  # older than a day of hours
 
 
 def test_a_taken_port_is_told_at_once() -> None:
