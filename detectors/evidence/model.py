@@ -13,7 +13,9 @@ e-detector, too, whatever the dependence between them, and alarms at the promise
 | ties | the row | a dependence between columns that broke, though each column is as it was |
 
 All of these ask that quiet rows could have come in any order. A stream whose reference shows memory or season is given
-to `Returns` instead, under the same name with `slow` before it, and the promise is then approximate.
+to `Returns` instead, under the same name with `slow` before it, and the promise is then approximate. Where event times
+show what the hour of the day or week explains of a number, that is taken off first (`phases`), and ranks are then held
+against rows drawn from the whole of the reference, for its newest may be of one hour only.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ from numpy.typing import NDArray
 from detectors.core import Floats, Ints, Mask, Role
 from detectors.draw import uniforms
 from detectors.encode import restored
-from detectors.evidence import Evidence, grafted, joint
+from detectors.evidence import Evidence, grafted, joint, phases
 from detectors.evidence.binary import Binary, Rate
 from detectors.evidence.category import Category, Shares
 from detectors.evidence.guard import Fixed, Guard
 from detectors.evidence.joint import Joint
 from detectors.evidence.memory import measure
 from detectors.evidence.merge import attributed
+from detectors.evidence.phases import Season
 from detectors.evidence.ranks import Ranks, Seen, part_for_cells
 from detectors.evidence.returns import Returns, Watch
 from detectors.profile import MISSING, Layout, Sample
@@ -63,6 +66,7 @@ class Memory(msgspec.Struct, frozen=True):
     columns: list[str]  # watched, and `ROW` at the end
     parts: dict[str, Part]
     joint: Joint
+    seasons: list[Season]  # of number columns
     evidence: NDArray[np.float64]  # (columns,) weighted, after the last row; its sum is the model's
     rows: int  # seen
     calm: int  # of them, up to the last one at which the model's evidence was under a hundredth of the promise
@@ -128,6 +132,7 @@ _ENGINES |= {
     SLOW + name: _Engine(_ENGINES[name].matrix, Returns(), Watch)
     for name in ("ranks", "rates", "common", "missing", "ties")
 }
+_LEVELLED = {"ranks", "guard", SLOW + "ranks"}  # they see number columns without their season
 _SHARES = {"ranks": 0.85, "guard": 0.1, "rates": 0.95, "words": 0.45, "common": 0.5, "missing": 0.05}  # of a column
 
 
@@ -147,7 +152,8 @@ class Watched(NamedTuple):
 def start(reference: Reference, columns: Sequence[Watched], tolerance: float) -> Memory:
     """The memory before the first row. Of the columns, those that are neither number nor category are left out."""
     layout, rows = reference.layout, reference.rows
-    wanders = _wanders(reference)
+    seasons, newest, drawn = _levelled(rows, reference.profile.sample)
+    wanders = _wanders(reference, seasons)
     known = {*layout.numbers, *layout.categories} - (_OF_REFERENCE if wanders else set())
     columns = [column for column in columns if column.name in known]
     streams = _streams(layout, [column.name for column in columns])
@@ -162,21 +168,42 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     weight = weight / max(weight.sum(), 1e-300) * (1 - TIED if tied.size else 1)
     parts: dict[str, Part] = {}
     for name, (at, of, share) in streams.items():
-        parts |= _parts(name, rows, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
+        given = (newest, drawn) if name in _LEVELLED else (rows, rows)
+        parts |= _parts(name, *given, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
     if tied.size:
         row, either = np.full(tied.size, len(columns)), np.zeros(tied.size, np.int64)
         streams_of_row = Streams(tied, row, TIED * worth[tied] / worth.sum(), either)
-        parts |= _parts("ties", taken(rows, slice(first, None)), ties, streams_of_row, tolerance)
-    return Memory([*(column.name for column in columns), ROW], parts, ties, np.zeros(len(columns) + 1), 0, 0, {})
+        rest = taken(rows, slice(first, None))
+        parts |= _parts("ties", rest, rest, ties, streams_of_row, tolerance)
+    names = [*(column.name for column in columns), ROW]
+    return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {})
 
 
-def _wanders(reference: Reference) -> bool:
+def _levelled(newest: Sample, drawn: Sample) -> tuple[list[Season], Sample, Sample]:
+    """The seasons of a reference, and its newest rows and those drawn from all of it, by time, without them.
+
+    Without any season the newest stand for all of it.
+    """
+    known = phases.learn(drawn.times, drawn.numbers)
+    if not known.seasons:
+        return [], newest, newest
+    drawn = taken(drawn, np.lexsort((drawn.keys, drawn.times)))
+    newest, drawn = (rows._replace(numbers=known.reference(rows.times, rows.numbers)) for rows in (newest, drawn))
+    return known.seasons, newest, drawn
+
+
+def _wanders(reference: Reference, seasons: Sequence[Season]) -> bool:
     """Whether a quarter of the number columns that no scorer made have memory: more than a clock among them, or chance.
 
     The rows then leave the reference's without any change, and so does all that is measured against whole rows.
     """
-    raw = [f for f, name in enumerate(reference.layout.numbers) if reference.role(name) is not Role.DERIVED]
-    return bool((measure(reference.rows.numbers[:, raw]).tau > 1).sum() > len(raw) / 4)
+    numbers = reference.layout.numbers
+    raw = np.array([reference.role(name) is not Role.DERIVED for name in numbers], np.bool_)
+    slow = np.zeros(len(numbers), np.bool_)
+    slow[raw] = measure(reference.rows.numbers[:, raw]).tau > 1
+    for season in seasons:
+        slow[season.of] = True
+    return bool((slow & raw).sum() > raw.sum() / 4)
 
 
 def _streams(layout: Layout, names: Sequence[str]) -> dict[str, tuple[Ints, Ints, Floats]]:
@@ -215,11 +242,15 @@ class Streams(NamedTuple):
     side: Ints
 
 
-def _parts(name: str, rows: Sample, ties: Joint, streams: Streams, tolerance: float) -> dict[str, Part]:
+def _parts(
+    name: str, newest: Sample, drawn: Sample, ties: Joint, streams: Streams, tolerance: float
+) -> dict[str, Part]:
     """The streams of one engine, those with memory apart; of those that only the exact form can serve, none."""
-    slow = measure(_ENGINES[name].matrix(rows, ties)[:, streams.at]).tau > 1
+    slow = measure(_ENGINES[name].matrix(newest, ties)[:, streams.at]).tau > 1
+    if drawn is not newest:  # what wanders over days does not show in the newest rows of a busy model
+        slow |= measure(_ENGINES[name].matrix(drawn, ties)[:, streams.at]).tau > 1
     found = {}
-    for kind, chosen in ((name, ~slow), (SLOW + name, slow)):
+    for kind, chosen, rows in ((name, ~slow, drawn), (SLOW + name, slow, newest)):
         if chosen.any() and kind in _ENGINES:
             at = streams.at[chosen]
             state = _fit(kind, rows, ties, at, streams.side[chosen], tolerance)
@@ -276,7 +307,7 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
         until = after.rows + max(AGAIN * took, SOON)
         doubted = {name: rows for name, rows in after.doubted.items() if name not in sure and rows >= after.rows}
         # a stream with memory says nothing before it has come to rest, so its next alarm confirms none
-        doubted |= {name: until for name in shares if name not in {*sure, *approximate(after)}}
+        doubted |= {name: until for name in shares if name not in {*sure, *_slow(after)}}
         memory = msgspec.structs.replace(
             _restarted(after, np.isin(after.columns, list(sure)), moved), calm=after.rows, doubted=doubted
         )
@@ -288,19 +319,32 @@ def refit(memory: Memory, columns: Sequence[str], rows: Sample, tolerance: float
     """The memory with these columns as `start` had them, from rows of the reference."""
     chosen = np.isin(memory.columns, list(columns))
     parts = dict(memory.parts)
+    _, _, drawn = _levelled(rows, rows)
     for name, part in memory.parts.items():
         streams = np.flatnonzero(chosen[part.of])
         if streams.size and name in _SHARES:  # an exact one; the others follow the column anyway
             sides = getattr(part.state, "sides", np.zeros(part.at.size, np.int64))[streams]
-            fresh = _fit(name, rows, memory.joint, part.at[streams], sides, tolerance)
+            given = drawn if name in _LEVELLED else rows
+            fresh = _fit(name, given, memory.joint, part.at[streams], sides, tolerance)
             parts[name] = msgspec.structs.replace(part, state=grafted(part.state, streams, fresh))
     return msgspec.structs.replace(memory, parts=parts)
 
 
 def approximate(memory: Memory) -> tuple[str, ...]:
     """The columns that make the promise an approximate one: their reference shows memory or season."""
-    slow = {i for name, part in memory.parts.items() if name.startswith(SLOW) for i in part.of.tolist()}
-    return tuple(name for i, name in enumerate(memory.columns) if i in slow and name != ROW)
+    seasonal = {f for season in memory.seasons for f in season.of.tolist()}
+    found = {
+        int(part.of[i])
+        for name, part in memory.parts.items()
+        for i, f in enumerate(part.at.tolist())
+        if name in _LEVELLED and f in seasonal
+    }
+    slow = _slow(memory)
+    return tuple(name for i, name in enumerate(memory.columns) if name != ROW and (name in slow or i in found))
+
+
+def _slow(memory: Memory) -> set[str]:
+    return {memory.columns[i] for name, part in memory.parts.items() if name.startswith(SLOW) for i in part.of.tolist()}
 
 
 def taken(rows: Sample, which: Any) -> Sample:
@@ -316,18 +360,20 @@ def _stepped(memory: Memory, rows: Sample, time: Floats, promise: float) -> tupl
     places = np.arange(memory.rows, memory.rows + n, dtype=np.uint64)
     luck = uniforms(rows.keys ^ (places * np.uint64(PLACE)), TIES)[:, None]
     found = np.zeros((n, len(memory.columns)))
+    levelled = rows._replace(numbers=phases.apart(memory.seasons, rows.times, rows.numbers)) if memory.seasons else rows
     parts = {}
     for name, part in memory.parts.items():
         matrix, engine, _ = _ENGINES[name]
         ties = np.broadcast_to(luck, (n, part.at.size))
         with np.errstate(over="ignore", invalid="ignore"):  # rows after an alarm, which are stepped again
-            state, evidence = engine.step(part.state, matrix(rows, memory.joint)[:, part.at], ties, time)
+            given = levelled if name in _LEVELLED else rows
+            state, evidence = engine.step(part.state, matrix(given, memory.joint)[:, part.at], ties, time)
             np.add.at(found.T, part.of, (evidence * part.weight).T)
         parts[name] = msgspec.structs.replace(part, state=state)
     total = found.sum(axis=1)
     low = np.flatnonzero(total < promise / 100)
     calm = memory.rows + int(low[-1]) + 1 if low.size else memory.calm
-    after = Memory(memory.columns, parts, memory.joint, found[-1], memory.rows + n, calm, memory.doubted)
+    after = msgspec.structs.replace(memory, parts=parts, evidence=found[-1], rows=memory.rows + n, calm=calm)
     return after, total
 
 
