@@ -82,11 +82,11 @@ class Versions:
         self._held[number] = self._lowest(np.concatenate([self._held.get(number, self._rows[:0]), new]))
 
     def _lowest(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Of too many answers those with the lowest keys, in an order that does not depend on the given one."""
+        """Of too many answers those with the lowest keys; an id's stay in their order."""
         if len(rows) <= KEEP:
             return rows
         self._counts["dropped"] += len(rows) - KEEP
-        return rows[np.lexsort((rows["value"], rows["answer"], rows["version"], rows["time"], rows["key"]))[:KEEP]]
+        return rows[np.argsort(rows["key"], kind="stable")[:KEEP]]
 
     def join(self, until: float, since: float) -> list[Event]:
         """A row for each answer of the windows that end by `until` to an event that another version answered before.
@@ -94,14 +94,13 @@ class Versions:
         A row's time is that of its answer, or `since` where that is later: the window of then is closed. The answer
         that an id's others are held against is its first one by event time; of those in windows closed before.
         """
-        due = [number for number in self._held if number * self._window < until]
+        due = sorted(number for number in self._held if number * self._window < until)
         if not due:
             return []
         new = np.concatenate([self._held.pop(number) for number in due])
-        rows = np.concatenate([self._rows, new])
-        known = np.arange(len(rows)) < len(self._rows)
-        order = np.lexsort((rows["value"], rows["answer"], rows["version"], rows["time"], ~known, rows["key"]))
-        rows, known = rows[order], known[order]
+        rows = np.concatenate([self._rows, new[np.argsort(new["time"], kind="stable")]])
+        order = np.argsort(rows["key"], kind="stable")  # of an id what was known before, then by time
+        rows, known = rows[order], order < len(self._rows)
         again = _again(rows)
         self._counts["repeated"] += int(again.sum())
         rows, known = rows[~again], known[~again]
@@ -126,13 +125,13 @@ class Versions:
         comparable = classes | ~np.isnan(gaps)
         self._counts["compared"] += int(comparable.sum())
         self._counts["incomparable"] += int((~comparable).sum())
-        events = []
-        for i in np.lexsort((rows["version"], rows["key"], rows["time"])).tolist():
-            if comparable[i]:
-                id_ = f"{rows['key'][i]:016x}.{rows['version'][i]:016x}"
-                time = max(float(rows["time"][i]), since)
-                events.append(Event(id=id_, time=time, extra={"versions_disagree": float(differ[i])}))
-        return events
+        rows, differ = rows[comparable], differ[comparable]
+        order = np.lexsort((rows["version"], rows["key"], rows["time"]))
+        said = (rows[order][["key", "version", "time"]].tolist(), differ[order].tolist())
+        return [
+            Event(id=f"{key:016x}.{version:016x}", time=max(time, since), extra={"versions_disagree": float(disagree)})
+            for (key, version, time), disagree in zip(*said, strict=True)
+        ]
 
     def state(self) -> Any:
         """All of it as plain data."""

@@ -239,25 +239,27 @@ def bodies(draw: st.DrawFn) -> list[dict[str, Any]]:
             "id": f"e{id_}", "model": "shelf", "time": START + 2 * i + off, "version": version,
             "inputs": {"x": 0.0}, "outputs": {"label": label},
         }
-        for i, (id_, version, label, off) in enumerate(draw(st.lists(answer, min_size=1, max_size=40)))
+        for i, (id_, version, label, off) in enumerate(draw(st.lists(answer, min_size=5, max_size=40)))
     ]  # fmt: skip
 
 
-@given(bodies(), st.lists(st.integers(1, 10), min_size=40, max_size=40), st.sets(st.integers(0, 39)), st.data())
-@settings(max_examples=40, deadline=None)
+STEPS = st.lists(st.tuples(st.integers(1, 8), st.booleans(), st.booleans()), min_size=3, max_size=20)
+
+
+@given(bodies(), STEPS)
+@settings(max_examples=60, deadline=None)
 def test_however_it_is_polled_and_restarted_the_same_is_compared(
-    reference: Reference, said: list[dict[str, Any]], polls: list[int], deaths: set[int], data: st.DataObject
+    reference: Reference, said: list[dict[str, Any]], steps: list[tuple[int, bool, bool]]
 ) -> None:
     source = records(said)
     whole, cut = Daemon(reference), Daemon(reference)
     whole.poll(source, len(source))
-    for i, rows in enumerate(polls):
-        if cut.at >= len(source):
-            break
-        cut.poll(source, rows)
-        if i in deaths:
-            if data.draw(st.booleans()):
-                cut.ingest.checkpoint()
+    for rows, saves, dies in steps:
+        if cut.at < len(source):
+            cut.poll(source, rows)
+        if saves:
+            cut.ingest.checkpoint()
+        if dies:
             cut.start()
     while cut.at < len(source):
         cut.poll(source, 5)
