@@ -10,9 +10,9 @@ every doubt is a refusal. A conversion is named only when five things hold:
 4. it is no coincidence: populations shift and stretch too, and one of them may land where a conversion would. The
    chance of that is reckoned from how exactly scale and place are known. Where the digits themselves prove the
    conversion (whole numbers became multiples of ten), no population explains it, and this is skipped;
-5. nor do people: a factor of two digits, which somebody may have chosen, would be as near. x0.45 is 0.8 % from pounds
-   in kilograms, and against 2,000 reference rows no window knows its slope to better than 2 %. So without digits these
-   are a line, told with the interval of its slope.
+5. no factor of two digits, which somebody may have chosen, is nearer. x0.45 is 0.8 % from pounds in kilograms, and
+   against 2,000 reference rows no window knows its slope to better than 2 %. So without digits such a change is a line,
+   told with the interval of its slope.
 
 So 200 rows of a continuous column can tell x1000 but not miles from kilometres, while 200 whole numbers can tell both.
 """
@@ -449,17 +449,13 @@ def _slope(now: _Rows, was: _Rows) -> tuple[float, float]:
     return slope, slope * stretch
 
 
-def _may_be_chosen(conversion: Conversion, slope: float, error: float) -> bool:
-    """Whether a factor of two digits lies within two standard errors of the slope, where the conversion's has more."""
+def _may_be_chosen(conversion: Conversion, slope: float) -> bool:
+    """Whether a factor of two digits is nearer to the slope than the conversion's, which has more."""
     if not isfinite(conversion.slope) or conversion.intercept or not slope > 0:
         return False
     step = 10.0 ** (floor(log10(slope)) - 1)
-    return abs(_rest(conversion.slope / step)) > 1e-6 and abs(_rest(slope / step)) * step <= 2 * error
-
-
-def _rest(value: float) -> float:
-    """What is left of a number beside the nearest whole one."""
-    return value - round(value)
+    chosen, own = round(slope / step) * step, abs(conversion.slope)
+    return abs(own / step - round(own / step)) > 1e-6 and abs(chosen - slope) < abs(own - slope)
 
 
 def _straight(column: str, now: _Rows, was: _Rows) -> Naming | None:
@@ -487,7 +483,7 @@ def _told(column: str, fits: Sequence[_Fit], now: _Rows, was: _Rows, share: floa
         flat = _bent(fits) and _chance(now.rows, _stretched(now, was)) > FITS
         if _coincidence(conversion, now, was) > (COINCIDENCE / 100 if flat else COINCIDENCE):
             return None
-        if _may_be_chosen(conversion, *_slope(now, was)):
+        if _may_be_chosen(conversion, _slope(now, was)[0]):
             return None
     whose = column if share == 1 else f"{column} in {100 * share:.2g} % of its rows"
     if not isfinite(conversion.slope):

@@ -167,13 +167,15 @@ def test_the_check_finds_the_column_and_the_shift_says_what_it_is() -> None:
         assert finding.facts["conversion"] == "x1000"
 
 
-@pytest.mark.parametrize("factor", [0.45, 2.2, 3.3, 1.6])
-def test_a_factor_of_two_digits_near_a_unit_is_a_line_where_the_digits_do_not_tell_them_apart(factor: float) -> None:
+def test_where_the_digits_do_not_tell_a_unit_from_a_factor_of_two_digits_the_nearer_one_counts() -> None:
     rng = np.random.default_rng(8)
-    naming = told(rng.normal(0, 1, REFERENCE), factor * rng.normal(0, 1, 10_000))
-    assert naming is not None
-    assert naming.name == "line"
-    assert naming.low < factor < naming.high
+    before, now = rng.random(REFERENCE), rng.random(10_000)
+    now *= before.std(ddof=1) / now.std(ddof=1)
+    chosen, unit = told(before, 0.45 * now), told(before, 0.45359237 * now)
+    assert chosen is not None
+    assert (chosen.name, chosen.low < 0.45 < chosen.high) == ("line", True)
+    assert unit is not None
+    assert unit.name == "pounds to kilograms"
 
 
 def test_a_stretch_of_a_column_that_is_mostly_one_value_is_not_taken_for_a_clip() -> None:
