@@ -42,6 +42,5 @@ class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
         def say(i: int) -> Words:
             return Words(told[names[i]].text, told[names[i]].facts)
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         measured = Measured(names, share, scores.p_value, current.counts[at], reference.counts[at])
-        return verdict(rule, measured, say, "Converted", "share")
+        return verdict(Rule.of(self), measured, say, "Converted", "share")

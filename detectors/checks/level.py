@@ -14,7 +14,7 @@ import numpy as np
 
 from detectors.checks.dependence import worth
 from detectors.checks.tails import binomial_tail, normal_tail, upper_share
-from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, named, positions, value_text, verdict
+from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, chosen, value_text, verdict
 from detectors.core import Floats, Scores
 from detectors.profile import ROUNDING, Profile
 
@@ -45,8 +45,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     min_rows: MinRows = 30
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        f = positions(current.layout.numbers, columns)
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, columns)
         now, was = current.cells[f].sum(axis=1), reference.cells[f].sum(axis=1)
         after, before = current.mean[f], reference.mean[f]
         spread, spread_before = np.nan_to_num(current.variance[f]), np.nan_to_num(reference.variance[f])
@@ -74,8 +73,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             return Words(text, {"statistic": "mean", "before": float(before[i]), "after": float(after[i])})
 
         unit = {"deviations": "standard deviations", "relative": "share", "absolute": ""}[self.unit]
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, Measured(names, *self._sided(moved, z), now, was), say, "Change", unit)
+        return verdict(Rule.of(self), Measured(names, *self._sided(moved, z), now, was), say, "Change", unit)
 
     def _sided(self, moved: Floats, z: Floats) -> tuple[Floats, Floats]:
         if self.side == "both":
@@ -101,8 +99,7 @@ class Quantile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        f = positions(current.layout.numbers, columns)
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, columns)
         after, before = (np.array([p.quantile(name, self.q) for name in names]) for p in (current, reference))
         with np.errstate(divide="ignore", invalid="ignore"):
             score = np.where(before > 0, after / before, np.nan)
@@ -119,5 +116,4 @@ class Quantile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
             text = f"{names[i]} rose: its {mark} went from {value_text(before[i])} to {value_text(after[i])}"
             return Words(text, {"statistic": mark, "before": float(before[i]), "after": float(after[i])})
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, Measured(names, score, p_value, now, was), say, "Factor", "")
+        return verdict(Rule.of(self), Measured(names, score, p_value, now, was), say, "Factor", "")

@@ -12,18 +12,7 @@ import msgspec
 import numpy as np
 
 from detectors.checks.tails import normal_tail
-from detectors.checks.verdict import (
-    Alpha,
-    Measured,
-    MinRows,
-    Over,
-    Rule,
-    Words,
-    named,
-    positions,
-    share_text,
-    verdict,
-)  # fmt: skip
+from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, chosen, share_text, verdict
 from detectors.core import Finding, Floats, Scores
 from detectors.performance import Estimate, estimates
 from detectors.profile import Profile
@@ -65,8 +54,7 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         return next(held, None)
 
     def step(self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]) -> tuple[Any, Scores]:
-        f = positions(current.layout.numbers, [name for name in columns if name == "expected_correct"])
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, [name for name in columns if name == "expected_correct"])
         now, was = current.cells[f].sum(axis=1), reference.cells[f].sum(axis=1)
         after, before = current.mean[f], reference.mean[f]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -87,8 +75,7 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             text = f"the accuracy estimated without labels fell from {moved}{told}"
             return Words(text, {"statistic": "mean", "before": float(before[i]), "after": float(after[i])})
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        scores = verdict(rule, Measured(names, fall, chance, now, was), say, "Fall", "share")
+        scores = verdict(Rule.of(self), Measured(names, fall, chance, now, was), say, "Fall", "share")
         scores.estimates = found
         return memory, scores
 
@@ -115,8 +102,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         return {}
 
     def step(self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]) -> tuple[Any, Scores]:
-        f = positions(current.layout.numbers, [name for name in columns if name in _CENTRES])
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, [name for name in columns if name in _CENTRES])
         rows = current.sample.numbers[np.lexsort((current.sample.keys, current.sample.times))][:, f]
         after: dict[str, Any] = {}
         for i, name in enumerate(names):

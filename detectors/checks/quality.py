@@ -22,6 +22,7 @@ from detectors.checks.verdict import (
     Over,
     Rule,
     Words,
+    chosen,
     named,
     positions,
     share_text,
@@ -77,8 +78,7 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     min_rows: MinRows = 20
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        at = positions(current.layout.columns, columns)
-        names = named(current.layout.columns, at)
+        at, names = chosen(current.layout.columns, columns)
         now, was = current.missing[at], reference.missing[at]
 
         def say(i: int) -> Words:
@@ -86,10 +86,9 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
             state = "is absent from every row" if after == 1 else f"is missing in {share_text(after)} of the rows"
             return Words(f"{names[i]} {state}, before in {share_text(before)}", {"before": before, "after": after})
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         rows, rows_before = _rows(current, at), _rows(reference, at)
         rise, chance = _rise(now, rows, was, rows_before, self.limit)
-        return verdict(rule, Measured(names, rise, chance, rows, rows_before), say, "Rise", "share")
+        return verdict(Rule.of(self), Measured(names, rise, chance, rows, rows_before), say, "Rise", "share")
 
 
 class WrongType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="wrong_type"):
@@ -103,8 +102,7 @@ class WrongType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     min_rows: MinRows = 1
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        at = positions(current.layout.columns, columns)
-        names = named(current.layout.columns, at)
+        at, names = chosen(current.layout.columns, columns)
         arrived, arrived_before = current.arrived[at], reference.arrived[at]
         now, was = arrived.sum(axis=1), arrived_before.sum(axis=1)
         layout = current.layout
@@ -143,8 +141,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     min_rows: MinRows = 5
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        at = positions(current.layout.columns, columns)
-        names = named(current.layout.columns, at)
+        at, names = chosen(current.layout.columns, columns)
         rows, rows_before = _rows(current, at), _rows(reference, at)
         lacking, lacking_before = current.missing[at], reference.missing[at]
         gone, new = lacking == rows, lacking_before == rows_before
@@ -162,8 +159,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         def chance() -> Floats:
             return np.where(changed, np.where(gone, lost_chance(), won_chance()), 1.0)
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, Measured(names, score, chance, rows, rows_before), say, "Rows changed", "share")
+        return verdict(Rule.of(self), Measured(names, score, chance, rows, rows_before), say, "Rows changed", "share")
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="range"):
@@ -198,9 +194,8 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             )
             return Words(text, {"low": low, "high": high, "lowest": lowest, "highest": highest})
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         rise, chance = _rise(bad, now, bad_before, was, self.limit)
-        return verdict(rule, Measured(names, rise, chance, now, was), say, "Rise", "share")
+        return verdict(Rule.of(self), Measured(names, rise, chance, now, was), say, "Rise", "share")
 
 
 class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="new_category"):
@@ -218,8 +213,7 @@ class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         layout = current.layout
-        at = positions(layout.categories, columns)
-        names = named(layout.categories, at)
+        at, names = chosen(layout.categories, columns)
 
         def seen(profile: Profile) -> Ints:
             return profile.rows - profile.missing[len(layout.numbers) + at]
@@ -236,9 +230,8 @@ class NewCategory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             text = f"{names[i]} has {what} never seen before in {share_text(new[i] / now[i])} of its rows: {told}{more}"
             return Words(text, {"words": ", ".join(first), "distinct": float(len(held))})
 
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
         rise, chance = _rise(new, now, once, was, self.limit)
-        return verdict(rule, Measured(names, rise, chance, now, was), say, "Rise", "share")
+        return verdict(Rule.of(self), Measured(names, rise, chance, now, was), say, "Rise", "share")
 
 
 class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):

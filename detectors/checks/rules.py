@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from detectors.checks.tails import normal_tail
-from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, named, positions, share_text, verdict
+from detectors.checks.verdict import Alpha, Measured, MinRows, Over, Rule, Words, chosen, share_text, verdict
 from detectors.core import Scores
 from detectors.profile import Profile
 from detectors.scorers.rules import CHANGED, FIRED
@@ -36,8 +36,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     min_rows: MinRows = 50
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        f = positions(current.layout.numbers, [name for name in columns if name in (CHANGED, FIRED)])
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, [name for name in columns if name in (CHANGED, FIRED)])
         after, before = current.mean[f], reference.mean[f]
         now, was = current.counts[f], reference.counts[f]
         most = np.array([self.most_changed if name == CHANGED else self.most_fired for name in names])

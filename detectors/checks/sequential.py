@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from detectors.checks.verdict import MinRows, named, positions, value_text
+from detectors.checks.verdict import MinRows, chosen, value_text
 from detectors.core import Finding, Floats, Ints, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
@@ -61,8 +61,7 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         # against `river.drift.ADWIN`.
         from river._river_rust.drift import AdaptiveWindowing
 
-        f = positions(current.layout.numbers, columns)
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, columns)
         means = _standard_means(current, reference, f, self.min_rows)
         scores = Scores(names, np.full(f.size, np.nan))
         kept: Means = {}
@@ -138,8 +137,7 @@ class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     def step(
         self, memory: Mapping[str, Sequence[float]], current: Profile, reference: Profile, columns: Sequence[str]
     ) -> tuple[Means, Scores]:
-        f = positions(current.layout.numbers, columns)
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, columns)
         means = _standard_means(current, reference, f, self.min_rows)
         state = np.array([memory.get(name, _FRESH) for name in names]).reshape(f.size, len(_FRESH))
         seen, mean, up, down, lowest, highest = state.T

@@ -212,8 +212,7 @@ class Psi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         pair = _pair(current, reference, columns)
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, pair.measured(_psi), pair.say, "Stability index")
+        return verdict(Rule.of(self), pair.measured(_psi), pair.say, "Stability index")
 
 
 class JensenShannon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="jensen_shannon"):
@@ -230,8 +229,7 @@ class JensenShannon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         pair = _pair(current, reference, columns)
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, pair.measured(_jensen_shannon), pair.say, "Distance")
+        return verdict(Rule.of(self), pair.measured(_jensen_shannon), pair.say, "Distance")
 
 
 class Hellinger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hellinger"):
@@ -249,8 +247,7 @@ class Hellinger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         pair = _pair(current, reference, columns)
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, pair.measured(_hellinger), pair.say, "Distance")
+        return verdict(Rule.of(self), pair.measured(_hellinger), pair.say, "Distance")
 
 
 class LInfinity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="l_infinity"):
@@ -269,8 +266,7 @@ class LInfinity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         pair = _pair(current, reference, columns)
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, pair.measured(_largest_gap), pair.say, "Largest change of a share", "share")
+        return verdict(Rule.of(self), pair.measured(_largest_gap), pair.say, "Largest change of a share", "share")
 
 
 class ChiSquare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="chi_square"):
@@ -293,8 +289,7 @@ class ChiSquare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         pair = _pair(current, reference, columns)
         if not self.numbers:
             pair = pair._replace(numbers=pair.numbers[:0])
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, pair.measured(_cohen), pair.say, "Cohen's w")
+        return verdict(Rule.of(self), pair.measured(_cohen), pair.say, "Cohen's w")
 
 
 # -- on cells in their order
@@ -327,8 +322,7 @@ class Ks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kin
         gaps, p_value = _gaps(pair)
         largest = np.abs(gaps).max(axis=1, initial=0.0)
         measured = Measured(pair.names, largest, p_value, pair.rows(current), pair.rows(reference))
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, measured, pair.say, "Largest gap between the distributions")
+        return verdict(Rule.of(self), measured, pair.say, "Largest gap between the distributions")
 
 
 def _places(current: Profile, reference: Profile, f: Ints) -> Floats:
@@ -371,5 +365,4 @@ class Wasserstein(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             score = np.maximum(area, np.abs(current.mean[f] - reference.mean[f])) / deviation
         score = np.where(deviation > 0, score, np.nan)
         measured = Measured(pair.names, score, p_value, pair.rows(current), pair.rows(reference))
-        rule = Rule(self.limit, self.min_rows, self.alpha, self.correction)
-        return verdict(rule, measured, pair.say, "Moved by", "standard deviations")
+        return verdict(Rule.of(self), measured, pair.say, "Moved by", "standard deviations")

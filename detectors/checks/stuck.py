@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from detectors.checks.verdict import named, positions, value_text
+from detectors.checks.verdict import chosen, named, positions, value_text
 from detectors.core import Finding, Floats, Ints, Scores
 from detectors.encode import restored
 from detectors.profile import Profile, Sample
@@ -56,8 +56,7 @@ class Stuck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         self, memory: Mapping[str, _Run], current: Profile, reference: Profile, columns: Sequence[str]
     ) -> tuple[dict[str, _Run], Scores]:
         held = {name: restored(run, _Run) for name, run in memory.items()}
-        f = positions(current.layout.numbers, [name for name in columns if name in held])
-        names = named(current.layout.numbers, f)
+        f, names = chosen(current.layout.numbers, [name for name in columns if name in held])
         values = _in_order(current.sample)[:, f]
         scores = Scores(names, np.full(f.size, np.nan))
         if not len(values) or not f.size:

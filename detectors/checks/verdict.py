@@ -8,14 +8,14 @@ rows every difference is large.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
+from detectors.checks.naming import name_change
 from detectors.core import Finding, Floats, Ints, Scores
 from detectors.many import Correction, adjusted
-from detectors.checks.naming import name_change
 from detectors.profile import Layout, Profile
 
 Alpha = Annotated[
@@ -35,6 +35,19 @@ MinRows = Annotated[
 ]
 
 
+class Corrected(Protocol):
+    """The parameters that most checks have."""
+
+    @property
+    def limit(self) -> float: ...
+    @property
+    def min_rows(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def correction(self) -> Correction: ...
+
+
 class Rule(NamedTuple):
     """When a measured column is a found one."""
 
@@ -42,6 +55,11 @@ class Rule(NamedTuple):
     min_rows: int
     alpha: float = 1.0
     correction: Correction = "none"
+
+    @classmethod
+    def of(cls, check: Corrected) -> Rule:
+        """That of a check with the usual parameters."""
+        return cls(check.limit, check.min_rows, check.alpha, check.correction)
 
 
 class Measured(NamedTuple):
@@ -113,6 +131,12 @@ def positions(names: Sequence[str], columns: Sequence[str]) -> Ints:
 def named(names: Sequence[str], at: Ints) -> tuple[str, ...]:
     """The names at these positions."""
     return tuple(names[i] for i in at.tolist())
+
+
+def chosen(names: Sequence[str], columns: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+    """`positions` of the wanted columns, and their names in that order."""
+    at = positions(names, columns)
+    return at, named(names, at)
 
 
 def word_table(profile: Profile, at: Ints) -> Ints:
