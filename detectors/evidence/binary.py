@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from detectors.core import Floats, Ints, Mask
 from detectors.evidence import grafted
-from detectors.evidence.bets import by_gain
+from detectors.evidence.bets import by_gain, sums
 
 ODDS = (0.6, 1.25, 1.8, 4.0, 50.0)  # the odds bet on, over those seen so far; the last for what has never been
-LEAK = 1 - 2.0**-12  # of a stake that a row leaves: else that on an event which never comes would grow for ever
+LEAK = np.float32(
+    1 - 2.0**-12
+)  # of a stake that a row leaves: else that on an event which never comes would grow for ever
 
 
 def _shares() -> Floats:
@@ -38,7 +40,7 @@ class Rate(msgspec.Struct, frozen=True):
     rows: NDArray[np.int64]  # (columns,) seen
     ones: NDArray[np.int64]  # (columns,) of which 1
     sides: NDArray[np.int64]  # (columns,) 1 = only a higher rate counts as a change, -1 = a lower, 0 = any change
-    held: NDArray[np.float64]  # (bets, columns)
+    held: NDArray[np.float32]  # (bets, columns)
 
 
 class Binary(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ class Binary(msgspec.Struct, frozen=True):
         """All rows are counted. `sides` as in `Rate`."""
         seen = ~np.isnan(rows)
         both = np.zeros(rows.shape[1], np.int64)
-        held = np.zeros((len(ODDS), rows.shape[1]))
+        held = np.zeros((len(ODDS), rows.shape[1]), np.float32)
         return Rate(seen.sum(axis=0), (rows > 0).sum(axis=0), both if sides is None else sides, held)
 
     def step(self, state: Rate, rows: Floats, ties: Floats, time: Floats) -> tuple[Rate, Floats]:
@@ -63,21 +65,13 @@ class Binary(msgspec.Struct, frozen=True):
         rate = (ones - one + 0.5) / (seen - present + 1)
         share = ones / np.maximum(seen, 1)
         u = np.where(one, 1 - share + ties * share, ties * (1 - share))
-        above = u > 1 - rate
-        odds = np.array(ODDS)[:, None]
-        changed = (rate * odds[:, None]) / (1 - rate + rate * odds[:, None])  # (bets, n, columns)
-        bets = np.where(above, changed / rate, (1 - changed) / (1 - rate))
-        bets = np.where(present, bets, 1.0).transpose(1, 0, 2)
-        passed = time[:, None] * present
-        leak = np.where(present, LEAK, 1.0)
-        shares = _shares()[:, state.sides]
-        held = state.held.copy()
-        evidence = np.empty(rows.shape)
-        for i in range(len(rows)):
-            held *= leak[i]
-            held += shares * passed[i]
-            held *= bets[i]
-            held.sum(axis=0, out=evidence[i])
+        # likelihood of the changed rate over that of the old one, r odds / (1 - r + r odds) over r, and so for 0
+        odds = np.array(ODDS, np.float32)[:, None]
+        likely = np.where((u > 1 - rate)[:, None], odds, np.float32(1))
+        bets = LEAK * likely / (1 + rate.astype(np.float32)[:, None] * (odds - 1))  # (n, bets, columns)
+        if not present.all():
+            bets = np.where(present[:, None], bets, np.float32(1))
+        held, evidence = sums(state.held, _shares()[:, state.sides], time[:, None] * present, bets)
         return Rate(seen[-1], ones[-1], state.sides, held), evidence
 
     def restart(self, state: Rate, columns: Ints) -> Rate:
