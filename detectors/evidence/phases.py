@@ -17,7 +17,7 @@ from detectors.core import Floats, Ints
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0  # seconds
 PERIODS = 3  # that a reference has to cover; as many tables each leave out every third of them
-GAIN = 0.05  # share of the error by which a table betters what is simpler, or it is not used
+GAIN, SURE = 0.05, 4.0  # share of the error, and its standard errors, by which a table betters what is simpler
 AS_ROWS = 4.0  # rows of an hour that the whole column's spread stands for in it
 NARROWEST = 0.01  # of the column's spread, that an hour has at least
 DIGITS = 2  # of an hour's spread, kept of what is left: less is rounding of the tables
@@ -77,9 +77,10 @@ def learn(times: Floats, rows: Floats) -> Known:
     """Seasons of columns from reference rows (m, numbers) at event times (m,), in any order, NaN = missing.
 
     The hour of the day where three days are covered, of the week where three weeks are; four are better. A table is
-    used only where it foretells the rows of periods that it has not seen, and by a twentieth better than a simpler one.
-    An hour's level is the median, drawn to the day's and that to the column's, the more the fewer rows it has (Stein
-    1956); so a week needs no rows in every hour. Blind to seasons of other lengths, to holidays and to summer time.
+    used only where it foretells the rows of periods that it has not seen, surely, and by a twentieth better than a
+    simpler one. An hour's level is the median, drawn to the day's and that to the column's, the more the fewer rows it
+    has (Stein 1956); so a week needs no rows in every hour. Blind to seasons of other lengths, to holidays and to
+    summer time.
 
     >>> rng = np.random.default_rng(0); times = rng.uniform(0, 10 * DAY, 2000)
     >>> rows = np.stack([np.sin(times / DAY * 2 * np.pi), rng.normal(size=2000)], axis=1)
@@ -93,14 +94,17 @@ def learn(times: Floats, rows: Floats) -> Known:
     centre = _medians(rows)
     size = 1.2533 * _means(np.abs(rows - centre))
     values = (rows - centre) / np.where(size > 0, size, 1.0)
-    best = _means(np.abs(values - _medians(values)))
+    best = np.abs(values)
     period = np.zeros(rows.shape[1])
     for tried in (DAY, WEEK):
         if covered < PERIODS * tried:
             break
-        error = _error(times, values, tried)
-        better = error < (1 - GAIN) * best
-        period[better], best = tried, np.where(better, error, best)
+        missed = _missed(times, values, tried)
+        gain = best - missed
+        mean = _means(gain)
+        doubt = np.sqrt(_means((gain - mean) ** 2) / np.maximum((~np.isnan(gain)).sum(axis=0), 1))
+        better = mean > np.maximum(GAIN * _means(best), SURE * doubt)
+        period[better], best = tried, np.where(better, missed, best)
     fold = {p: _fold(times, p) for p in (DAY, WEEK)}
 
     def tables(left_out: int) -> list[Season]:
@@ -122,8 +126,8 @@ def _fold(times: Floats, period: float) -> Ints:
     return (times // period).astype(np.int64) % PERIODS
 
 
-def _error(times: Floats, values: Floats, period: float) -> Floats:
-    """Mean distance (columns,) of values from the level that the other periods give their hour."""
+def _missed(times: Floats, values: Floats, period: float) -> Floats:
+    """Distance (n, columns) of values from the level that the other periods give their hour."""
     fold = _fold(times, period)
     missed = np.empty_like(values)
     for k in range(PERIODS):
@@ -131,7 +135,7 @@ def _error(times: Floats, values: Floats, period: float) -> Floats:
         knots, level, _ = _table(times[~held], values[~held], period)
         for f in range(values.shape[1]):
             missed[held, f] = values[held, f] - np.interp(times[held] % period, knots, level[:, f], period=period)
-    return _means(np.abs(missed))
+    return np.abs(missed)
 
 
 def _table(times: Floats, values: Floats, period: float) -> tuple[Floats, Floats, Floats]:
