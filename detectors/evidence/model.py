@@ -46,6 +46,7 @@ from detectors.reference import Reference
 TIES = 0x7135  # seed of the numbers that break ties: other bits than the row sample and the label draw use
 PLACE = 0x9E3779B97F4A7C15  # odd: no two places alike
 COMMON = 3  # words of a category whose rates are watched one by one
+TIE_CELLS = 16  # of what ties make of a row: no value of it is told apart from its like
 TIED = 0.25  # of the model's stake that is on ties between columns
 AGAIN, SOON = 4, 256  # an alarm comes again within so many times the rows that it took, at least so many rows
 ROW = ""  # the column that stands for the row as a whole
@@ -125,7 +126,7 @@ _ENGINES: dict[str, _Engine] = {
     "words": _Engine(_codes, Category(), Shares),
     "common": _Engine(_common, Binary(), Rate),
     "missing": _Engine(_missing, Binary(), Rate),
-    "ties": _Engine(_tied, Ranks(), Seen),
+    "ties": _Engine(_tied, Ranks(TIE_CELLS, atoms=False), Seen),
 }
 SLOW = "slow "  # a stream with memory
 _ENGINES |= {
@@ -368,13 +369,21 @@ def _stepped(memory: Memory, rows: Sample, time: Floats, promise: float) -> tupl
         with np.errstate(over="ignore", invalid="ignore"):  # rows after an alarm, which are stepped again
             given = levelled if name in _LEVELLED else rows
             state, evidence = engine.step(part.state, matrix(given, memory.joint)[:, part.at], ties, time)
-            np.add.at(found.T, part.of, (evidence * part.weight).T)
+            of, weighed = _by_column(evidence, part)
+            found[:, of] += weighed
         parts[name] = msgspec.structs.replace(part, state=state)
     total = found.sum(axis=1)
     low = np.flatnonzero(total < promise / 100)
     calm = memory.rows + int(low[-1]) + 1 if low.size else memory.calm
     after = msgspec.structs.replace(memory, parts=parts, evidence=found[-1], rows=memory.rows + n, calm=calm)
     return after, total
+
+
+def _by_column(evidence: Floats, part: Part) -> tuple[Ints, Floats]:
+    """The watched columns that a part has streams of, and their weighed evidence (n, columns) summed."""
+    order = np.argsort(part.of, kind="stable")
+    of, first = np.unique(part.of[order], return_index=True)
+    return of, np.add.reduceat((evidence * part.weight)[:, order], first, axis=1)
 
 
 def _restarted(memory: Memory, anew: Mask, moved: Mask) -> Memory:

@@ -8,6 +8,7 @@ Blind to a change that keeps the order of arrival exchangeable, and to whatever 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -18,9 +19,12 @@ from detectors.core import Floats, Ints
 from detectors.evidence import grafted
 from detectors.evidence.bets import Bets, Stakes
 
+Counts = NDArray[np.int32]
+
 CELLS = 64
 BETS = Bets(CELLS)
 BLOCK = 32  # rows counted at once: within a block rows are held against each other pair by pair
+MOST = 2**30  # rows counted of a column; beyond, half of each count stands for all, or they would outgrow their numbers
 
 
 def part_for_cells(m: int) -> int:
@@ -73,14 +77,14 @@ def cells_of(edges: Floats, rows: Floats) -> Ints:
     return found
 
 
-def counted(cell: Ints, cells: int) -> Ints:
+def counted(cell: Ints, cells: int) -> Counts:
     """Rows in each cell (cells, columns)."""
     columns = cell.shape[1]
     flat = (cell * columns + np.arange(columns))[cell >= 0]
-    return np.bincount(flat, minlength=cells * columns).reshape(cells, columns).astype(np.int64)
+    return np.bincount(flat, minlength=cells * columns).reshape(cells, columns).astype(np.int32)
 
 
-def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
+def rank(counts: Counts, cell: Ints, ties: Floats) -> tuple[Counts, Uniforms]:
     """The counts (cells, columns) after rows of these cells (n, columns), and the rows' sequential ranks.
 
     `cell` -1 = missing; `ties` (n, columns) in (0, 1). Every row joins the counts before it is ranked.
@@ -91,7 +95,7 @@ def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
     present = cell >= 0
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
-        reached = np.cumsum(counts, axis=0)
+        reached = np.cumsum(counts, axis=0, dtype=np.int64)
         flat = np.maximum(cell[rows], 0) * columns + f
         below, same = _earlier(cell[rows])
         own[rows] = counts.ravel()[flat]
@@ -99,6 +103,9 @@ def rank(counts: Ints, cell: Ints, ties: Floats) -> tuple[Ints, Uniforms]:
         own[rows] += same
         total[rows] = reached[-1] + np.cumsum(present[rows], axis=0) - present[rows]
         counts = counts + counted(cell[rows], len(counts))
+        full = reached[-1] >= MOST
+        if full.any():
+            counts = np.where(full, counts // 2, counts)
     u = np.where(present, (less + ties * (own + 1)) / (total + 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, width = less / total, own / total
@@ -120,28 +127,36 @@ def _earlier(cell: Ints) -> tuple[Ints, Ints]:
 class Seen(msgspec.Struct, frozen=True):
     """What is known of columns of numbers, and what has been won on them."""
 
-    edges: NDArray[np.float64]  # (CELLS - 1, columns); of a column that learns anew, the values collected so far
-    counts: NDArray[np.int64]  # (CELLS, columns), of the reference and every row since
+    edges: NDArray[np.float64]  # (cells - 1, columns); of a column that learns anew, the values collected so far
+    counts: NDArray[np.int32]  # (cells, columns), of the reference and every row since
     learning: NDArray[np.int64]  # (columns,) values collected, -1 = the cells are cut
     sides: NDArray[np.int64]  # (columns,) 1 = only higher values count as a change, -1 = lower, 0 = any change
     stakes: Stakes
 
 
-class Ranks(msgspec.Struct, frozen=True):
+class Ranks(msgspec.Struct, frozen=True, dict=True):
     """Evidence that number columns changed since the reference, in any way that shows in one column (`Evidence`).
 
-    Exact for exchangeable rows and a reference of any size. A creep slow enough is learned away: see `Guard`.
-    Memory a column: 63 edges, 64 counts, 15 + 64 stakes, 12 bars: 1.4 KB, for ever.
+    Exact for exchangeable rows and a reference of any size. A creep slow enough is learned away: see `Guard`. `cells`
+    is a power of two; without `atoms` nothing is bet on one cell grown heavy. Memory a column: 63 edges, 64 counts, 15
+    + 64 stakes, 12 bars: 1.2 KB, for ever; of 16 cells without atoms 0.4 KB.
     """
+
+    cells: int = CELLS
+    atoms: bool = True
+
+    @cached_property
+    def _bets(self) -> Bets:
+        return Bets(self.cells if self.atoms else 0)
 
     def fit(self, rows: Floats, sides: Ints | None = None) -> Seen:
         """A quarter of the rows, at least 50, cuts the cells; the others are the first counts. `sides` as in `Seen`."""
         m, columns = rows.shape
         cutting = part_for_cells(m)
-        edges = np.array([cut(column) for column in rows[:cutting].T]).reshape(columns, CELLS - 1).T
-        counts = counted(cells_of(edges, rows[cutting:]), CELLS)
+        edges = np.array([cut(column, self.cells) for column in rows[:cutting].T]).reshape(columns, self.cells - 1).T
+        counts = counted(cells_of(edges, rows[cutting:]), self.cells)
         both = np.zeros(columns, np.int64)
-        return Seen(edges, counts, np.full(columns, -1), both if sides is None else sides, BETS.start(columns))
+        return Seen(edges, counts, np.full(columns, -1), both if sides is None else sides, self._bets.start(columns))
 
     def step(self, state: Seen, rows: Floats, ties: Floats, time: Floats) -> tuple[Seen, Floats]:
         evidence = np.empty(rows.shape)
@@ -151,26 +166,28 @@ class Ranks(msgspec.Struct, frozen=True):
             part, learning = rows[start:end], state.learning >= 0
             cell = cells_of(state.edges, np.where(learning, np.nan, part))
             counts, ranked = rank(state.counts, cell, ties[start:end])
-            stakes, evidence[start:end] = BETS.step(state.stakes, state.sides, *ranked, time[start:end])
+            stakes, evidence[start:end] = self._bets.step(state.stakes, state.sides, *ranked, time[start:end])
             state = _collected(msgspec.structs.replace(state, counts=counts, stakes=stakes), part)
             start = end
         return state, evidence
 
     def restart(self, state: Seen, columns: Ints) -> Seen:
-        return msgspec.structs.replace(state, stakes=grafted(state.stakes, columns, BETS.start(len(columns))))
+        return msgspec.structs.replace(state, stakes=grafted(state.stakes, columns, self._bets.start(len(columns))))
 
     def relearn(self, state: Seen, columns: Ints) -> Seen:
         """The next 63 values cut the cells and the counts begin at nothing, so the ranks are exact again from there."""
         k = len(columns)
-        edges, counts = np.full((CELLS - 1, k), np.inf), np.zeros((CELLS, k), np.int64)
-        return grafted(state, columns, Seen(edges, counts, np.zeros(k, np.int64), state.sides[columns], BETS.start(k)))
+        edges, counts = np.full((self.cells - 1, k), np.inf), np.zeros((self.cells, k), np.int32)
+        return grafted(
+            state, columns, Seen(edges, counts, np.zeros(k, np.int64), state.sides[columns], self._bets.start(k))
+        )
 
 
 def _until_learned(state: Seen, rows: Floats) -> int:
     """Rows until the next learning column has collected enough, or all."""
     learning = np.flatnonzero(state.learning >= 0)
     collected = state.learning[learning] + np.cumsum(~np.isnan(rows[:, learning]), axis=0)
-    enough = (collected >= CELLS - 1).any(axis=1)
+    enough = (collected >= len(state.edges)).any(axis=1)
     return int(enough.argmax()) + 1 if enough.any() else len(rows)
 
 
@@ -183,6 +200,6 @@ def _collected(state: Seen, rows: Floats) -> Seen:
         values = rows[~np.isnan(rows[:, f]), f]
         edges[learning[f] : learning[f] + values.size, f] = values
         learning[f] += values.size
-        if learning[f] == CELLS - 1:
-            edges[:, f], learning[f] = cut(edges[:, f]), -1
+        if learning[f] == len(edges):
+            edges[:, f], learning[f] = cut(edges[:, f], len(edges) + 1), -1
     return msgspec.structs.replace(state, edges=edges, learning=learning)
