@@ -20,6 +20,7 @@ from detectors.checks.sequential import Adwin, PageHinkley
 from detectors.checks.shift import ChiSquare, Hellinger, JensenShannon, Ks, LInfinity, Psi, Wasserstein
 from detectors.checks.stuck import Stuck
 from detectors.checks.volume import Volume
+from detectors.checks.window import WholeWindow
 from detectors.core import ColumnSpec, Detector, Kind, Role, Scorer, Sequential
 from detectors.scorers.committee import Committee
 from detectors.scorers.half_space import HalfSpaceTrees
@@ -67,6 +68,7 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "mmd": Mmd,
     "domain_classifier": DomainClassifier,
     "e_detector": EDetector,
+    "whole_window": WholeWindow,
     "adwin": Adwin,
     "page_hinkley": PageHinkley,
     "kswin": Kswin,

@@ -28,6 +28,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from detectors.evidence.calibrate import Replay
 from monitor.snapshot import ColumnView, EstimateView, ModelView, PromiseView, ScoreView, Snapshot
 
 OTHER = "__other__"  # the label value of everything beyond a cap
@@ -288,6 +289,15 @@ def _promises(value: Callable[[PromiseView], float]) -> Callable[[_Capped], Iter
     return rows
 
 
+def _replays(value: Callable[[Replay], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        for promise in shown.model.promises:
+            if promise.replayed is not None:
+                yield (promise.check,), value(promise.replayed)
+
+    return rows
+
+
 def _labelled(shown: _Capped) -> Iterator[Row]:
     hours = shown.model.hours[-24:]
     if hours:
@@ -356,6 +366,11 @@ _SHOWN = (
     _Shown("promise_length", "gauge", ("check", "unit"),
            "Event time in seconds, or events, in which a check promises at most one false alarm of the whole model.",
            lambda s: (((p.check, p.unit), p.length) for p in s.model.promises)),
+    _Shown("replay_alarms", "gauge", ("check",),
+           "Alarms on quiet rows of the reference, of a check whose promise is approximate: columns have memory.",
+           _replays(lambda r: r.alarms)),
+    _Shown("replay_alarms_allowed", "gauge", ("check",), "Alarms that the promise allows in these rows.",
+           _replays(lambda r: r.promised)),
     _Shown("drift_score", "gauge", _LOOK,
            "Last score of a check; its meaning is the check's. `scope`: such as `slice:young`, empty for all rows. "
            "`__other__`: the highest of the columns not shown.",

@@ -76,6 +76,8 @@ def promise_text(promise: PromiseView) -> str:
     came = "1 alarm" if promise.alarms == 1 else f"{promise.alarms:,} alarms"
     slow = promise.approximate
     how = f"approximate, as {len(slow)} columns have memory or season: {', '.join(slow[:_NAMED])}" if slow else "exact"
+    if promise.replayed is not None:
+        how += f"; {promise.replayed.text}"
     return (
         f"{promise.check}: at most 1 false alarm in {length} for the whole model ({how}), "
         f"so far {promise.allowed:.2g}; {came} came, true ones included."

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from detectors.checks import DEFAULT_CHECKS, LABEL_CHECKS, VERSION_CHECKS, DefaultCheck
 from detectors.checks.evidence import EDetector
 from detectors.checks.quality import Constant, Missing
+from detectors.checks.window import WholeWindow
 from detectors.core import ColumnSpec, Kind, Role, Scorer
 from detectors.scorers.committee import Committee
 from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 ANY = "default"  # what the model that takes every event is called
 MEMBERS = ColumnSpec("members", Kind.VECTOR, Role.DERIVED)
 SERVER_LEARNS = 3600.0  # seconds of scrapes that a server's reference is learned from
-_OF_SCOPES = (EDetector, Missing, Constant)  # a new word or a value out of range is told of all rows already
+# of what rules say, a new word or a value out of range is told of all rows already
+_OF_SCOPES = (EDetector, WholeWindow, Missing, Constant)
 
 
 class Plan:
@@ -82,7 +84,10 @@ class Plan:
     def _checks(self) -> Sequence[Check]:
         if self._options.checks is not None:
             return [self._configured(check) for check in self._options.checks]
-        return [Check(d.name, d.detector, tuple(d.columns), self._windows(d.over), d.against) for d in self._default]
+        return [
+            _sharing(Check(d.name, d.detector, tuple(d.columns), self._windows(d.over), d.against), d.share)
+            for d in self._default
+        ]
 
     def _configured(self, check: CheckOptions) -> Check:
         return Check(
@@ -96,10 +101,10 @@ class Plan:
 def _sharing(check: Check, share: float) -> Check:
     """The check with its part of the model's one promise, where it makes one."""
     detector = check.detector
-    if share == 1.0 or not isinstance(detector, EDetector):
+    if share == 1.0 or not isinstance(detector, EDetector | WholeWindow):
         return check
     part = replace(detector, time=detector.time / share, events=round(detector.events / share))
-    return replace(check, detector=part, share=share)
+    return replace(check, detector=part, share=check.share * share)
 
 
 def server_of(model: str) -> str:

@@ -96,6 +96,7 @@ def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:
             math.fsum(p.passed for p in some) / some[0].length,
             sum(p.alarms for p in some),
             tuple(sorted({name for p in some for name in p.approximate})),
+            next((p.replayed for p in some if p.replayed is not None), None),
         )
         for check, some in by_check.items()
     )

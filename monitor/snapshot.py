@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from detectors.core import Kind, Role
+from detectors.evidence.calibrate import Replay
 
 
 class ColumnView(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class PromiseView(msgspec.Struct, frozen=True):
     allowed: float  # false alarms, at most, that the promise expects in what was judged so far
     alarms: int  # that came, true ones included
     approximate: tuple[str, ...] = ()  # columns with memory or season, for which it is no more than approximate
+    replayed: Replay | None = None  # what it came to on the reference, where it is approximate
 
 
 class HourView(msgspec.Struct, frozen=True):

@@ -11,8 +11,10 @@ import msgspec
 
 from alerting.alert import Severity
 from detectors.checks.evidence import EDetector
+from detectors.checks.window import WholeWindow
 from detectors.core import Detector, Scores, Sequential
 from detectors.encode import Undecodable
+from detectors.evidence.calibrate import Replay
 from detectors.profile import Profile
 from detectors.reference import Reference
 from monitor.history import History, Kept
@@ -62,6 +64,7 @@ class Promise(msgspec.Struct, frozen=True):
     passed: float  # judged so far, times the share of the promise that it was judged at
     alarms: int
     approximate: tuple[str, ...] = ()  # columns with memory or season, for which it is no more than approximate
+    replayed: Replay | None = None  # what it came to on the reference, where it is approximate
 
 
 class SavedWatch(msgspec.Struct, frozen=True):
@@ -155,17 +158,21 @@ class Watch:
                 round(check.detector.promise * check.share, 3),  # as it was configured, but for rounding
                 check.share * (tally.rows if check.detector.events else tally.windows * window),
                 tally.alarms.get(check.name, 0),
-                self._approximate(check.name, check.detector),
+                *self._exactness(check.name, check.detector),
             )
             for check in self._checks
-            if isinstance(check.detector, EDetector)
+            if isinstance(check.detector, EDetector | WholeWindow)
         ]
 
-    def _approximate(self, check: str, detector: EDetector) -> tuple[str, ...]:
+    def _exactness(self, check: str, detector: EDetector | WholeWindow) -> tuple[tuple[str, ...], Replay | None]:
+        """The columns for which the promise is approximate, and what it came to on the reference."""
+        if check not in self._memories or isinstance(detector, WholeWindow):
+            return (), None
+        memory = self._memories[check]
         try:
-            return detector.approximate(self._memories[check]) if check in self._memories else ()
+            return detector.approximate(memory), detector.replayed(memory)
         except Undecodable:  # it begins anew with the next window
-            return ()
+            return (), None
 
     def save(self) -> SavedWatch:
         """For `restore` on a watch of the same scope, checks and reference."""

@@ -11,22 +11,25 @@ from detectors.core import Floats
 from detectors.profile import Profile
 
 BLOCKS = 8  # stretches of the reference as long as the window, at least, to tell what they have in common
+ROWS = 20  # sampled rows of a stretch on average: fewer have little in common that could be measured
 
 
 def worth(current: Profile, reference: Profile, values: Floats) -> Floats:
     """Rows of the window that count as one, per column (columns,): Kish's design effect (1965), 1 where rows are free.
 
     `values` (sampled rows of the reference, columns), NaN = missing. The reference's sample is cut into stretches as
-    long as the window; what rows of one stretch have in common (intraclass correlation, one-way analysis of variance)
-    makes each further row worth less. 1 where the reference has no times, or is shorter than eight windows, or where
-    three standard errors could explain it. Blind to likeness over less than the gaps of a thin sample.
+    long as the window, longer where they would be nearly empty; what rows of one stretch have in common (intraclass
+    correlation, one-way analysis of variance) makes each further row worth less. 1 where the reference has no times, or
+    is shorter than eight windows, or where three standard errors could explain it. Blind to likeness over less than the
+    gaps of a thin sample.
     """
     none = np.ones(values.shape[1])
     times = reference.sample.times
     span = (current.last - current.first) * (current.rows + 1) / max(current.rows, 1)
     if not len(times) or not 0 < span < np.inf or (times.max() - times.min()) < BLOCKS * span:
         return none
-    blocks = np.floor((times - times.min()) / span)
+    since = times - times.min()
+    blocks = np.floor(since / max(span, since.max() * ROWS / len(since)))
     _, block = np.unique(blocks, return_inverse=True)
     return np.array([_effect(values[:, i], block, current.rows) for i in range(values.shape[1])])
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from math import log
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from detectors import cause
 from detectors.checks.incident import Counter, Incident, ranked, told
 from detectors.core import Finding, Floats, Role, Scores
 from detectors.encode import restored
-from detectors.evidence import model
+from detectors.evidence import calibrate, model
 from detectors.evidence.model import ROW, Alarm, Watched
 from detectors.profile import Profile, Sample
 from detectors.reference import Reference
@@ -32,6 +33,7 @@ from detectors.units import Seconds, seconds_text
 
 DAY = 86_400.0
 LEAST = 1.0  # seconds that pass with a window at least, or where event times stand still nothing would ever be found
+REPLAYED = 2_048  # newest rows of the reference, on half of which the promise is tried out
 PAUSE = 3600.0  # and at most: of the months since a reference file's last row, or of a stop, nothing was watched
 
 Patterns = tuple[str, ...]
@@ -44,6 +46,7 @@ class Memory(msgspec.Struct, frozen=True):
     incidents: dict[str, Incident]  # open ones, the likeliest cause first
     clock: float  # event time of the last row
     derived: list[str]  # columns that a scorer made of others
+    replayed: calibrate.Replay | None = None  # what the promise came to on the reference, where it is approximate
     recent: cause.Recent | None = None  # the newest rows, which an alarm is explained by
     tell: int = 0  # rows of the model from which open incidents are told anew; 0 = what is kept says no more
 
@@ -100,10 +103,24 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         """Columns of which the promise is approximate; without any it is exact while rows are exchangeable."""
         return model.approximate(_read(memory).model)
 
+    def replayed(self, memory: Any) -> calibrate.Replay | None:
+        """What the promise came to on the reference's own rows; None where it is exact, or the rows are few."""
+        return _read(memory).replayed
+
     def start(self, reference: Reference, columns: Sequence[str]) -> Memory:
+        """Where columns have memory it takes half as long again, for the replay: 1 s for 20 columns."""
         watched = [Watched(name, self._weight(name), self._side(name)) for name in columns]
+
+        def on(rows: Sample) -> model.Memory:
+            return model.start(replace(reference, rows=rows), watched, self.tolerance)
+
+        memory, replayed = on(reference.rows), None
+        if model.approximate(memory):
+            rows = model.taken(reference.rows, slice(-REPLAYED, None))
+            step = partial(model.step, promise=self.promise)
+            replayed = calibrate.replay(rows, self.promise, on, step, events=bool(self.events))
         derived = [name for name in columns if reference.role(name) is Role.DERIVED]
-        return Memory(model.start(reference, watched, self.tolerance), {}, reference.profile.last, derived)
+        return Memory(memory, {}, reference.profile.last, derived, replayed)
 
     def _side(self, name: str) -> int:
         return int(_any(self.higher, name)) - int(_any(self.lower, name))
@@ -196,14 +213,20 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         apart = incident.apart(counter(name, counter.reference)[0])
         slow = model.approximate(memory.model)
         kept = f"approximate, as {len(slow)} columns have memory" if slow else "exact while rows are exchangeable"
+        if memory.replayed is not None:
+            kept += f": {memory.replayed.text}"
         asked = f"{incident.evidence:.3g} times what one false alarm per {self._promised()} asks for, {kept}"
         beside = ". " in incident.text
         text = f"{incident.text}{'; the' if beside else '. The'} model's evidence reached {asked}."
         facts = {**incident.facts, "evidence": incident.share * self.promise, "promise": self.promise}
+        if memory.replayed is not None:
+            facts |= {"replay_alarms": float(memory.replayed.alarms), "replay_promised": memory.replayed.promised}
         return Finding(name, incident.evidence, 1.0, text, None, apart, "share of rows", facts)
 
     def _promised(self) -> str:
-        return f"{self.events:,} events" if self.events else seconds_text(self.time)
+        if self.events:
+            return f"{self.events:,} events"
+        return f"{self.time / DAY:.3g} days" if self.time > DAY else seconds_text(self.time)
 
 
 def _any(patterns: Iterable[str], name: str) -> bool:

@@ -119,7 +119,7 @@ def _pooled(counts: Floats | Ints) -> _Groups:
     return _Groups(kept, rows, used, np.maximum(used.sum(axis=1) - 1, 0), scarce & lone)
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """Chosen columns of two profiles, numbers first."""
 
     current: Profile
@@ -146,11 +146,23 @@ class _Pair(NamedTuple):
             self.current.layout, int(c[0]), word_table(self.current, c)[0], word_table(self.reference, c)[0]
         )
 
+    def counts(self) -> tuple[Ints, Ints]:
+        """Now and before, one above the other: rows by cell (2, numbers, CELLS) and by word (2, categories, words)."""
+        both = (self.current, self.reference)
+        return (
+            np.stack([profile.cells[self.numbers] for profile in both]),
+            np.stack([word_table(profile, self.categories) for profile in both]),
+        )
+
+    def gaps(self) -> Floats:
+        """Share of the rows that lie elsewhere (columns,): of numbers the largest gap, of words half of all changes."""
+        cells, words = (counts / np.maximum(counts.sum(axis=2), 1)[..., None] for counts in self.counts())
+        gap = np.abs(np.cumsum(cells[0] - cells[1], axis=1)).max(axis=1, initial=0.0)
+        return np.concatenate([gap, np.abs(words[0] - words[1]).sum(axis=1) / 2])
+
     def groups(self) -> tuple[_Groups, _Groups]:
         """Of the numbers, and of the categories."""
-        both = (self.current, self.reference)
-        cells = np.stack([profile.cells[self.numbers] for profile in both])
-        words = np.stack([word_table(profile, self.categories) for profile in both])
+        cells, words = self.counts()
         return _pooled(_gathered(cells)), _pooled(words)
 
     def measured(self, distance: Callable[[_Groups], Floats]) -> Measured:
@@ -163,9 +175,10 @@ class _Pair(NamedTuple):
         )  # fmt: skip
 
 
-def _pair(current: Profile, reference: Profile, columns: Sequence[str]) -> _Pair:
+def paired(current: Profile, reference: Profile, columns: Sequence[str]) -> Pair:
+    """The wanted columns that are numbers or categories."""
     layout = current.layout
-    return _Pair(current, reference, positions(layout.numbers, columns), positions(layout.categories, columns))
+    return Pair(current, reference, positions(layout.numbers, columns), positions(layout.categories, columns))
 
 
 def _psi(groups: _Groups) -> Floats:
@@ -211,7 +224,7 @@ class Psi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         return verdict(Rule.of(self), pair.measured(_psi), pair.say, "Stability index")
 
 
@@ -228,7 +241,7 @@ class JensenShannon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         return verdict(Rule.of(self), pair.measured(_jensen_shannon), pair.say, "Distance")
 
 
@@ -246,7 +259,7 @@ class Hellinger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         return verdict(Rule.of(self), pair.measured(_hellinger), pair.say, "Distance")
 
 
@@ -265,7 +278,7 @@ class LInfinity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         return verdict(Rule.of(self), pair.measured(_largest_gap), pair.say, "Largest change of a share", "share")
 
 
@@ -286,7 +299,7 @@ class ChiSquare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     ] = False
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         if not self.numbers:
             pair = pair._replace(numbers=pair.numbers[:0])
         return verdict(Rule.of(self), pair.measured(_cohen), pair.say, "Cohen's w")
@@ -295,7 +308,7 @@ class ChiSquare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 # -- on cells in their order
 
 
-def _gaps(pair: _Pair) -> tuple[Floats, Floats]:
+def _gaps(pair: Pair) -> tuple[Floats, Floats]:
     """Share now less share before at or under each edge (numbers, CELLS); the p-value of the largest gap (numbers,)."""
     f = pair.numbers
     now, was = pair.current.cells[f], pair.reference.cells[f]
@@ -317,7 +330,7 @@ class Ks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kin
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         pair = pair._replace(categories=pair.categories[:0])
         gaps, p_value = _gaps(pair)
         largest = np.abs(gaps).max(axis=1, initial=0.0)
@@ -353,7 +366,7 @@ class Wasserstein(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     min_rows: MinRows = 100
 
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
-        pair = _pair(current, reference, columns)
+        pair = paired(current, reference, columns)
         pair = pair._replace(categories=pair.categories[:0])
         gaps, p_value = _gaps(pair)
         f = pair.numbers

@@ -28,15 +28,14 @@ class Replay(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """In a sentence for alerts.
+        """In words, to be gone on with.
 
         >>> Replay(2048, 0, 0.2048).text
-        'Replayed on 2,048 quiet rows of the reference it alarmed 0 times; the promise allows 0.2.'
+        'on 2,048 quiet rows of the reference it alarmed 0 times where the promise allows 0.2'
         """
-        return (
-            f"Replayed on {self.rows:,} quiet rows of the reference it alarmed {self.alarms:,} "
-            f"time{'' if self.alarms == 1 else 's'}; the promise allows {self.promised:.2g}."
-        )
+        times = "once" if self.alarms == 1 else f"{self.alarms:,} times"
+        allowed = f"the promise allows {self.promised:.2g}"
+        return f"on {self.rows:,} quiet rows of the reference it alarmed {times} where {allowed}"
 
 
 def replay(

@@ -23,8 +23,8 @@ _MEANS = {  # by column where it says more, else by check
     "disagreement": "The committee's members contradict one another.",
     "novelty": "Pictures are unlike those that the model was accepted on.",
     "range": "Values lie where none lay in the reference.",
-    "shift": "Over five minutes the values are spread otherwise than in the reference.",
-    "shares": "Over five minutes the categories come in other proportions than in the reference.",
+    "evidence": "Values or words come otherwise than in the reference.",
+    "shift": "The window as a whole is spread otherwise than the reference.",
     "missing": "Values do not arrive any more.",
 }
 _RATE_OVER = 4.0  # seconds of the clock that events/s is taken over

@@ -53,7 +53,7 @@ def test_several_files_are_judged_in_turn_and_twice_alike(tmp_path: Path) -> Non
     assert lines[-1]["events"] == 2000
     assert lines[-1]["late"] == 0
     opened = [line for line in lines if line.get("transition") == "opened"]
-    assert "m/shift/x" in {line["alert"] for line in opened}
+    assert "m/evidence/x" in {line["alert"] for line in opened}
     assert min(line["at"] for line in opened) >= START + 1000
 
 
