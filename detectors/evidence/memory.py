@@ -7,7 +7,7 @@ is put as a test: a column counts as exchangeable until its reference says other
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -82,19 +82,25 @@ def _column(values: Floats) -> tuple[float, int]:
 
 def _scores(values: Floats) -> Floats:
     """Normal scores, ties in the order of a fixed shuffle."""
-    m = values.size
-    shuffle = np.random.default_rng(m).permutation(m)
-    rank = np.empty(m)
-    rank[np.lexsort((shuffle, values))] = np.arange(m)
-    return np.interp((rank + 0.5) / m, *_quantiles())
+    shuffle, scores = _shuffled(values.size)
+    mixed = values[shuffle]
+    order = np.argsort(mixed)
+    ordered = mixed[order]
+    if (ordered[1:] == ordered[:-1]).any():  # only then the slower sort, which keeps the shuffle's order
+        order = np.argsort(mixed, kind="stable")
+    out = np.empty(values.size)
+    out[shuffle[order]] = scores
+    return out
 
 
-@cache
-def _quantiles() -> tuple[Floats, Floats]:
-    """Levels and the normal quantiles there: 2 ms, as much as all else that a column takes."""
+@lru_cache(maxsize=16)  # columns of a reference are mostly of one length; the quantiles alone take 2 ms
+def _shuffled(m: int) -> tuple[Ints, Floats]:
+    """Positions of m values in the order of a fixed shuffle, and the normal scores of m ranks, ascending."""
     normal = NormalDist()
     levels = (np.arange(_TABLE) + 0.5) / _TABLE
-    return levels, np.array([normal.inv_cdf(u) for u in levels.tolist()])
+    quantiles = [normal.inv_cdf(u) for u in levels.tolist()]
+    shuffle = np.argsort(np.random.default_rng(m).permutation(m))
+    return shuffle, np.interp((np.arange(m) + 0.5) / m, levels, quantiles)
 
 
 def _autocorrelation(values: Floats) -> Floats:
