@@ -20,7 +20,7 @@ against rows drawn from the whole of the reference, for its newest may be of one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +39,7 @@ from detectors.evidence.memory import measure
 from detectors.evidence.merge import attributed
 from detectors.evidence.phases import Season
 from detectors.evidence.ranks import Ranks, Seen, part_for_cells
-from detectors.evidence.returns import Returns, Watch
+from detectors.evidence.returns import Returns, Watch, beside
 from detectors.profile import MISSING, Layout, Sample
 from detectors.reference import Reference
 
@@ -49,6 +49,8 @@ COMMON = 3  # words of a category whose rates are watched one by one
 TIE_CELLS = 16  # of what ties make of a row: no value of it is told apart from its like
 TIED = 0.25  # of the model's stake that is on ties between columns
 AGAIN, SOON = 4, 256  # an alarm comes again within so many times the rows that it took, at least so many rows
+WANDERS, WITHIN = 5, 4096  # alarms in so many rows; two changes, each told twice, are four
+RECENT, FEWEST = 1024, 200  # rows of a column that alarmed, kept, and those it takes to learn how it wanders
 ROW = ""  # the column that stands for the row as a whole
 
 
@@ -59,6 +61,13 @@ class Part(msgspec.Struct, frozen=True):
     of: NDArray[np.int64]  # (streams,) position of the watched column
     weight: NDArray[np.float64]  # (streams,); over all parts they sum to 1
     state: Any
+
+
+class Restless(msgspec.Struct, frozen=True):
+    """A ranked column that alarmed: should it go on alarming, it wanders, and ranks are not for it."""
+
+    alarms: list[int]  # the model's rows at them
+    values: NDArray[np.float64]  # the last 1,024 since
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -72,6 +81,7 @@ class Memory(msgspec.Struct, frozen=True):
     rows: int  # seen
     calm: int  # of them, up to the last one at which the model's evidence was under a hundredth of the promise
     doubted: dict[str, int]  # columns that alarmed, and the number of rows up to which they may confirm it
+    restless: dict[str, Restless]  # columns that are ranked, and alarmed within the last 4,096 rows
 
 
 class Alarm(NamedTuple):
@@ -177,7 +187,7 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
         rest = taken(rows, slice(first, None))
         parts |= _parts("ties", rest, rest, ties, streams_of_row, tolerance)
     names = [*(column.name for column in columns), ROW]
-    return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {})
+    return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {}, {})
 
 
 def _levelled(newest: Sample, drawn: Sample) -> tuple[list[Season], Sample, Sample]:
@@ -293,7 +303,7 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
         after, total = _stepped(memory, rest, time[begin:], promise)
         reached = np.flatnonzero(total >= promise)
         if not reached.size:
-            memory = after
+            memory = _heard(after, rest)
             break
         end = begin + int(reached[0]) + 1
         if end < len(time):
@@ -309,9 +319,11 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
         doubted = {name: rows for name, rows in after.doubted.items() if name not in sure and rows >= after.rows}
         # a stream with memory says nothing before it has come to rest, so its next alarm confirms none
         doubted |= {name: until for name in shares if name not in {*sure, *_slow(after)}}
-        memory = msgspec.structs.replace(
+        after = _heard(after, taken(rows, slice(begin, end)))
+        after = msgspec.structs.replace(
             _restarted(after, np.isin(after.columns, list(sure)), moved), calm=after.rows, doubted=doubted
         )
+        memory = _without_wanderers(after, shares)
         begin = end
     return memory, alarms
 
@@ -361,7 +373,7 @@ def _stepped(memory: Memory, rows: Sample, time: Floats, promise: float) -> tupl
     places = np.arange(memory.rows, memory.rows + n, dtype=np.uint64)
     luck = uniforms(rows.keys ^ (places * np.uint64(PLACE)), TIES)[:, None]
     found = np.zeros((n, len(memory.columns)))
-    levelled = rows._replace(numbers=phases.apart(memory.seasons, rows.times, rows.numbers)) if memory.seasons else rows
+    levelled = _level(memory, rows)
     parts = {}
     for name, part in memory.parts.items():
         matrix, engine, _ = _ENGINES[name]
@@ -401,3 +413,64 @@ def _restarted(memory: Memory, anew: Mask, moved: Mask) -> Memory:
             streams = anew[part.of] | (name == "ties" and anew.any())
         parts[name] = msgspec.structs.replace(part, state=engine.relearn(state, np.flatnonzero(streams)))
     return msgspec.structs.replace(memory, parts=parts, evidence=np.zeros(len(memory.columns)))
+
+
+def _level(memory: Memory, rows: Sample) -> Sample:
+    return rows._replace(numbers=phases.apart(memory.seasons, rows.times, rows.numbers)) if memory.seasons else rows
+
+
+# -- columns that wander though their reference did not
+
+
+def _heard(memory: Memory, rows: Sample) -> Memory:
+    """The memory with the rows' values of restless columns; those that have long been calm are forgotten."""
+    if not memory.restless:
+        return memory
+    ranks, numbers = memory.parts["ranks"], _level(memory, rows).numbers
+    restless = {}
+    for name, held in memory.restless.items():
+        alarms = [row for row in held.alarms if row > memory.rows - WITHIN]
+        if alarms:
+            new = numbers[:, ranks.at[ranks.of == memory.columns.index(name)][0]]
+            values = np.concatenate([held.values, new[~np.isnan(new)]])[-RECENT:]
+            restless[name] = Restless(alarms, values)
+    return msgspec.structs.replace(memory, restless=restless)
+
+
+def _without_wanderers(memory: Memory, alarmed: Iterable[str]) -> Memory:
+    """Another alarm noted of the columns that are ranked; those that go on alarming are given to `Returns` for good.
+
+    It learns from their own recent rows what they do in calm, so each of them makes the promise approximate from here.
+    """
+    ranks = memory.parts.get("ranks")
+    if ranks is None:
+        return memory
+    ranked = {memory.columns[i] for i in ranks.of[ranks.weight > 0].tolist()}
+    restless = dict(memory.restless)
+    for name in ranked.intersection(alarmed):
+        held = restless.pop(name, Restless([], np.zeros(0)))
+        held = Restless([*held.alarms, memory.rows], held.values)
+        if len(held.alarms) >= WANDERS and held.values.size >= FEWEST:
+            memory = _returned(memory, memory.columns.index(name), held.values)
+        else:
+            restless[name] = held
+    return msgspec.structs.replace(memory, restless=restless)
+
+
+def _returned(memory: Memory, column: int, values: Floats) -> Memory:
+    """The memory with `Returns`, fitted on these values, in place of a column's ranks and guard."""
+    parts = dict(memory.parts)
+    weight = 0.0
+    for name in ("ranks", "guard"):
+        part = parts[name]
+        weight += float(part.weight[part.of == column].sum())
+        parts[name] = msgspec.structs.replace(part, weight=np.where(part.of == column, 0.0, part.weight))
+    at, state = parts["ranks"].at[parts["ranks"].of == column], Returns().fit(values[:, None])
+    new = Part(at, np.array([column]), np.array([weight]), state)
+    old = parts.get(SLOW + "ranks")
+    if old is not None:
+        new = Part(
+            np.append(old.at, new.at), np.append(old.of, new.of), np.append(old.weight, new.weight),
+            beside(old.state, state),
+        )  # fmt: skip
+    return msgspec.structs.replace(memory, parts=parts | {SLOW + "ranks": new})

@@ -12,6 +12,7 @@ dependence, to a logarithm (harmonic mean p, Wilson 2019). The tail is a model: 
 from __future__ import annotations
 
 from math import lgamma, log, pi
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from detectors.core import Floats, Ints, Mask
 from detectors.evidence import forecast
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 LEVEL = (4, 8, 16, 64)  # half-lives in rows of the recent mean of values; each against one eight times as long
 SPREAD = (4, 16, 64)  # of the recent mean of log |error|; each against one 32 times as long
@@ -157,6 +160,30 @@ class Returns(msgspec.Struct, frozen=True):
         dearer[columns] = (state.dearer * 0.5 ** (state.since / FORGOTTEN))[columns] + DEARER
         since[columns] = 0
         return msgspec.structs.replace(state, silent=silent, dearer=dearer, since=since)
+
+
+def beside(state: Watch, other: Watch) -> Watch:
+    """The columns of both in one state."""
+    longest = max(len(state.past), len(other.past))
+    pasts = [np.pad(watch.past, ((longest - len(watch.past), 0), (0, 0))) for watch in (state, other)]
+    calm = _side_by_side(state.calm, other.calm)
+    both = _side_by_side(state, other)
+    return msgspec.structs.replace(
+        both, calm=calm, past=np.concatenate(pasts, axis=1), pace=max(state.pace, other.pace)
+    )
+
+
+def _side_by_side(one: T, other: T) -> T:
+    """The first, its arrays with the other's behind them."""
+    arrays = {name: getattr(one, name) for name in one.__struct_fields__ if name != "past"}
+    return msgspec.structs.replace(
+        one,
+        **{
+            name: np.concatenate([held, getattr(other, name)])
+            for name, held in arrays.items()
+            if isinstance(held, np.ndarray)
+        },
+    )
 
 
 # -- what the reference teaches
