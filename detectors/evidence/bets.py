@@ -195,7 +195,8 @@ class Bets(msgspec.Struct, frozen=True, dict=True):
             for start in range(0, len(u), BLOCK):
                 rows = slice(start, start + BLOCK)
                 stakes, evidence[rows] = self._step(stakes, sides, u[rows], cell[rows], width[rows], time[rows])
-        return stakes, np.nan_to_num(evidence, copy=False, nan=np.inf, posinf=np.inf)
+        evidence[np.isnan(evidence)] = np.inf
+        return stakes, evidence
 
     def _step(
         self, stakes: Stakes, sides: Ints, u: Floats, cell: Ints, width: Floats, time: Floats

@@ -20,6 +20,7 @@ from detectors.profile import MISSING
 
 WORDS = 64  # of a category that are told apart; the rest lie where unknown words do, in the middle
 NEIGHBOURS = 16  # features that a column is predicted from: 0.25 KB a column, and no more to learn from 250 rows
+LOOSE = 0.9  # of its variance that the others leave open of a column which they do not foretell
 RIDGE = 0.3  # of a feature's variance; of 0.05 to 0.6 the best over four tables fitted on 250 rows
 
 
@@ -37,11 +38,13 @@ class Joint(msgspec.Struct, frozen=True):
     @property
     def worth(self) -> Floats:
         """What each of the extra columns (2F + 1,) is worth watching, relative to the others; 0 = can show nothing."""
+        # one of a column: how surprising it is where the others foretell it, else a product, for ties yet to come
         alive = self.noise > 0
-        product = 0.5 * (alive & alive[self.partners])
+        foretold = alive & (self.noise < LOOSE)
+        product = 0.5 * (alive & alive[self.partners] & ~foretold)
         # the total is what sees many small breaks at once: with a quarter of the budget half a table's columns torn
         # from the others were found after 32 rows instead of 96, and a single torn one 4 % later
-        return np.concatenate([alive, product, [alive.sum() / 3]])
+        return np.concatenate([foretold, product, [alive.sum() / 3]])
 
     def standard(self, numbers: Floats, codes: NDArray[np.integer]) -> Floats:
         """All columns (n, F) on one scale, mean 0 and variance 1: normal scores, and words by their places."""

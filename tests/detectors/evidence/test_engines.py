@@ -15,10 +15,11 @@ from detectors.evidence import Evidence, grafted
 from detectors.evidence.binary import Binary
 from detectors.evidence.category import Category
 from detectors.evidence.guard import Guard
-from detectors.evidence.ranks import Ranks
+from detectors.evidence.ranks import MOST, Ranks, rank
 
-ENGINES: list[Evidence] = [Ranks(), Binary(), Category(), Guard()]
-engines = pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
+ENGINES: list[Evidence] = [Ranks(), Ranks(16, atoms=False), Binary(), Category(), Guard()]
+NAMES = ["Ranks", "Ranks without atoms", "Binary", "Category", "Guard"]
+engines = pytest.mark.parametrize("engine", ENGINES, ids=NAMES)
 
 
 def rows(seed: int, n: int, columns: int = 4) -> tuple[Floats, Floats, Floats]:
@@ -101,6 +102,25 @@ def test_constant_and_empty_columns_are_taken(engine: Evidence) -> None:
         state, evidence = engine.step(state, values, g.random(values.shape), np.ones(100))
         assert np.isfinite(evidence).all()
         assert (evidence[:, 0] < 10_000).all()
+
+
+def test_counts_are_halved_before_they_outgrow_their_numbers() -> None:
+    counts = np.full((4, 2), 1_000, np.int32)
+    counts[:, 1] = MOST // 4
+    after, uniform = rank(counts, np.array([[2, 2], [3, 3]]), np.full((2, 2), 0.5))
+    assert after[:, 0].tolist() == [1_000, 1_000, 1_001, 1_001]
+    assert after[:, 1].tolist() == [MOST // 8] * 4
+    assert np.allclose(uniform.u, [[0.625, 0.625], [0.875, 0.875]], atol=1e-3)
+
+
+def test_what_is_won_long_after_an_alarm_is_infinite_and_nothing_else() -> None:
+    g = np.random.default_rng(7)
+    state: Any = Ranks().fit(g.normal(size=(1_000, 2)))
+    rows = np.column_stack([g.normal(size=2_000), np.full(2_000, 9.0)])
+    _, evidence = Ranks().step(state, rows, g.random(rows.shape), np.ones(2_000))
+    assert np.isfinite(evidence[:, 0]).all()
+    assert not np.isnan(evidence).any()
+    assert np.isinf(evidence[-1, 1])
 
 
 def test_a_second_change_after_relearning_is_found_beyond_the_old_range() -> None:

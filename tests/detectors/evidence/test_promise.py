@@ -49,6 +49,11 @@ def test_numbers_alarm_no_oftener_than_promised(law: str, promise: int) -> None:
     assert count <= allowed + 3 * np.sqrt(allowed)
 
 
+def test_ties_alarm_no_oftener_than_promised() -> None:
+    count, allowed = alarms(Ranks(16, atoms=False), LAWS["continuous"], 500, 500, 2_500, 60)
+    assert count <= allowed + 3 * np.sqrt(allowed)
+
+
 @pytest.mark.parametrize("reference", [100, 100_000])
 def test_the_size_of_the_reference_does_not_matter(reference: int) -> None:
     count, allowed = alarms(Ranks(), LAWS["continuous"], 1_000, reference, 2_500, 30)
