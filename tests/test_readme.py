@@ -65,6 +65,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_every_further_example_completes_a_configuration() -> None:
+    further = blocks("yaml")[1:]
+    assert further
+    for example in further:
+        assert parse("sources: [{kind: http}]\n" + example).models
+
+
 def test_every_make_command_is_a_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     everywhere = commands() + commands((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
