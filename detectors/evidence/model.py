@@ -64,10 +64,10 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Restless(msgspec.Struct, frozen=True):
-    """A ranked column that alarmed: should it go on alarming, it wanders, and ranks are not for it."""
+    """A column that alarmed: should it go on alarming, it wanders, and ranks and ties are not for it."""
 
     alarms: list[int]  # the model's rows at them
-    values: NDArray[np.float64]  # the last 1,024 since
+    values: NDArray[np.float64]  # of a ranked column, the last 1,024 since
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class Memory(msgspec.Struct, frozen=True):
     rows: int  # seen
     calm: int  # of them, up to the last one at which the model's evidence was under a hundredth of the promise
     doubted: dict[str, int]  # columns that alarmed, and the number of rows up to which they may confirm it
-    restless: dict[str, Restless]  # columns that are ranked, and alarmed within the last 4,096 rows
+    restless: dict[str, Restless]  # columns that are ranked, and the row, if they alarmed within the last 4,096 rows
 
 
 class Alarm(NamedTuple):
@@ -395,7 +395,9 @@ def _by_column(evidence: Floats, part: Part) -> tuple[Ints, Floats]:
     """The watched columns that a part has streams of, and their weighed evidence (n, columns) summed."""
     order = np.argsort(part.of, kind="stable")
     of, first = np.unique(part.of[order], return_index=True)
-    return of, np.add.reduceat((evidence * part.weight)[:, order], first, axis=1)
+    # ranks of a column that was found to wander weigh nothing, and may be endless
+    weighed = np.where(part.weight > 0, evidence * part.weight, 0.0)
+    return of, np.add.reduceat(weighed[:, order], first, axis=1)
 
 
 def _restarted(memory: Memory, anew: Mask, moved: Mask) -> Memory:
@@ -426,31 +428,35 @@ def _heard(memory: Memory, rows: Sample) -> Memory:
     """The memory with the rows' values of restless columns; those that have long been calm are forgotten."""
     if not memory.restless:
         return memory
-    ranks, numbers = memory.parts["ranks"], _level(memory, rows).numbers
+    ranks, numbers = memory.parts.get("ranks"), _level(memory, rows).numbers
     restless = {}
     for name, held in memory.restless.items():
         alarms = [row for row in held.alarms if row > memory.rows - WITHIN]
-        if alarms:
+        values = held.values
+        if name != ROW and ranks is not None:
             new = numbers[:, ranks.at[ranks.of == memory.columns.index(name)][0]]
-            values = np.concatenate([held.values, new[~np.isnan(new)]])[-RECENT:]
+            values = np.concatenate([values, new[~np.isnan(new)]])[-RECENT:]
+        if alarms:
             restless[name] = Restless(alarms, values)
     return msgspec.structs.replace(memory, restless=restless)
 
 
 def _without_wanderers(memory: Memory, alarmed: Iterable[str]) -> Memory:
-    """Another alarm noted of the columns that are ranked; those that go on alarming are given to `Returns` for good.
+    """Another alarm noted of ranked columns and the row; of those that go on alarming, ranks and ties are given up.
 
-    It learns from their own recent rows what they do in calm, so each of them makes the promise approximate from here.
+    A column is given to `Returns` for good, which learns from its own recent rows what it does in calm, and makes the
+    promise approximate from here. Ties that break again and again are of a row that wanders, and watched no longer.
     """
     ranks = memory.parts.get("ranks")
-    if ranks is None:
-        return memory
-    ranked = {memory.columns[i] for i in ranks.of[ranks.weight > 0].tolist()}
+    ranked = set() if ranks is None else {memory.columns[i] for i in ranks.of[ranks.weight > 0].tolist()}
     restless = dict(memory.restless)
-    for name in ranked.intersection(alarmed):
+    for name in (ranked | {ROW}).intersection(alarmed):
         held = restless.pop(name, Restless([], np.zeros(0)))
         held = Restless([*held.alarms, memory.rows], held.values)
-        if len(held.alarms) >= WANDERS and held.values.size >= FEWEST:
+        if len(held.alarms) >= WANDERS and name == ROW:
+            left = {kind: part for kind, part in memory.parts.items() if kind not in ("ties", SLOW + "ties")}
+            memory = msgspec.structs.replace(memory, parts=left)
+        elif len(held.alarms) >= WANDERS and held.values.size >= FEWEST:
             memory = _returned(memory, memory.columns.index(name), held.values)
         else:
             restless[name] = held
