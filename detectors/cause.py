@@ -122,10 +122,11 @@ def explain(
     since = Recent(recent.times[-found.rows :], recent.numbers[-found.rows :], recent.codes[-found.rows :])
     moved = [i for i in found.order if i in found.moved or names[i] in also]
     plainest = [int(np.where(features.owner == i, found.each, -np.inf).argmax()) for i in moved]
+    bends = _bends(since, reference, joint) if found.torn[moved].any() else None
     moves = []
     for i, f in zip(moved, plainest, strict=True):
         own = not found.torn[i] or names[i] in also
-        said = [_tie(i, since, reference, joint, names)] if found.torn[i] else []
+        said = [_tie(i, bends, names)] if bends is not None and found.torn[i] else []
         said += [_told(i, features.names[f], float(found.mean[f]), since, reference, layout)] if own else []
         moves += [Move(names[i], float(found.evidence[i]), *told) for told in said]
     values = features.now[-found.rows :, plainest]
@@ -328,13 +329,18 @@ def _told(
     return statistic, before, after, move
 
 
-def _tie(i: int, now: Recent, was: Sample, joint: Joint, names: list[str]) -> tuple[str, float, float, float]:
-    """The same of a column that no longer goes with the others: its correlation with the one it left furthest."""
-    old, new = (
-        np.nan_to_num(joint.standard(numbers, codes))
+def _bends(now: Recent, was: Sample, joint: Joint) -> tuple[Floats, Floats]:
+    """Correlations between all columns (columns, columns), before and after."""
+    before, after = (
+        _correlation(np.nan_to_num(joint.standard(numbers, codes)))
         for numbers, codes in ((was.numbers, was.codes), (now.numbers.astype(np.float64), now.codes))
     )
-    before, after = _correlation(old)[i], _correlation(new)[i]
+    return before, after
+
+
+def _tie(i: int, bends: tuple[Floats, Floats], names: list[str]) -> tuple[str, float, float, float]:
+    """As `_told` of a column that no longer goes with the others: its correlation with the one it left furthest."""
+    before, after = bends[0][i], bends[1][i]
     gap = np.abs(after - before)
     gap[i] = -1.0
     j = int(gap.argmax())

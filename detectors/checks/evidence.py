@@ -11,7 +11,7 @@ open exactly as long as the change lasts, a further change is a further alarm, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from math import log
@@ -150,44 +150,62 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         memory, alarms = self.step_rows(memory, rows, np.full(n, passed / max(n, 1)))
         counter = Counter(reference, memory.model.joint)
         incidents = {name: held.followed(*counter(name, current)) for name, held in memory.incidents.items()}
-        back = [name for name, held in incidents.items() if held.is_back(*counter(name, reference))]
+        back = [name for name, held in incidents.items() if held.is_back()]
         for name in back:
             del incidents[name]
         held = model.refit(memory.model, back, reference.sample, self.tolerance) if back else memory.model
         memory = replace(memory, model=held, incidents=incidents)
-        if alarms or (incidents and 0 < memory.tell <= held.rows):
-            memory = self._explained(memory, alarms, rows.times, current, counter)
-        findings = [self._finding(name, memory, counter) for name in memory.incidents]
+        raised = {name for alarm in alarms for name in alarm.shares}
+        if raised - incidents.keys() or (incidents and 0 < memory.tell <= held.rows):
+            found = self._explained(memory, reference, {*incidents, *raised})
+            memory = self._opened(memory, alarms, found, rows.times, current, counter)
+            memory = self._told(memory, found, current, reference)
+        else:
+            memory = self._opened(memory, alarms, None, rows.times, current, counter)
         names = tuple(held.columns[:-1])
         scores = held.evidence[:-1] / self.promise
         for i, name in enumerate(names):
             if name in memory.incidents:
                 scores[i] = memory.incidents[name].evidence
-        return memory, Scores(names, scores, findings)
+        return memory, Scores(names, scores, list(self._findings(memory)))
 
-    def _explained(
-        self, memory: Memory, alarms: Sequence[Alarm], times: Floats, current: Profile, counter: Counter
+    def _explained(self, memory: Memory, reference: Profile, also: set[str]) -> cause.Cause | None:
+        if memory.recent is None:
+            return None
+        return cause.explain(memory.recent, reference.sample, reference.layout, memory.model.joint, also)
+
+    def _opened(
+        self,
+        memory: Memory,
+        alarms: Sequence[Alarm],
+        found: cause.Cause | None,
+        times: Floats,
+        current: Profile,
+        counter: Counter,
     ) -> Memory:
-        """Incidents opened for what the evidence and the cause name, ranked, and all told by the rows since."""
-        reference, incidents, recent = counter.reference, dict(memory.incidents), memory.recent
-        raised = {name for alarm in alarms for name in alarm.shares}
-        found = None
-        if recent is not None:
-            also = {*incidents, *raised}
-            found = cause.explain(recent, reference.sample, reference.layout, memory.model.joint, also)
+        """An incident for each column that the evidence and the cause name; what is open already begins anew."""
+        incidents = dict(memory.incidents)
         for alarm in alarms:
             since = float(times[alarm.row]) if found is None else min(float(times[alarm.row]), found.since)
             took = alarm.took * max(current.rows / len(times), 1.0)
             for name in self._moved(alarm, found, memory):
-                first = incidents[name].since if name in incidents else since
-                share = alarm.shares.get(name, 0.0)
-                incidents[name] = Incident(first, alarm.evidence, share, took, *counter(name, current))
-        incidents = {name: incidents[name] for name in ranked(incidents, found, memory.derived)}
-        if found is None or recent is None:
-            return replace(memory, incidents=incidents, tell=memory.model.rows + 1)
-        # each time by twice the rows, up to those that are kept
+                counts, rows = counter(name, current)
+                was, _ = counter(name, counter.reference)
+                fresh = Incident(since, alarm.evidence, alarm.shares.get(name, 0.0), took, counts, rows, was)
+                if name in incidents:
+                    before = incidents[name]
+                    fresh = replace(fresh, since=before.since, text=before.text, facts=before.facts)
+                incidents[name] = fresh
+        return replace(memory, incidents=incidents)
+
+    def _told(self, memory: Memory, found: cause.Cause | None, current: Profile, reference: Profile) -> Memory:
+        """Incidents ranked, and told by the rows since; again after twice as many, up to those that are kept."""
+        if found is None or memory.recent is None:
+            return replace(memory, tell=memory.model.rows + 1)
+        incidents = {name: memory.incidents[name] for name in ranked(memory.incidents, found, memory.derived)}
+        incidents = told(incidents, found, memory.recent, current, reference)
         tell = memory.model.rows + found.rows if found.rows < cause.KEPT else 0
-        return replace(memory, incidents=told(incidents, found, recent, current, reference), tell=tell)
+        return replace(memory, incidents=incidents, tell=tell)
 
     def _moved(self, alarm: Alarm, found: cause.Cause | None, memory: Memory) -> set[str]:
         """Columns of an alarm: those that hold the evidence, and those that the cause names, on the side that counts.
@@ -208,20 +226,21 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
                     names.discard(ROW)
         return names
 
-    def _finding(self, name: str, memory: Memory, counter: Counter) -> Finding:
-        incident = memory.incidents[name]
-        apart = incident.apart(counter(name, counter.reference)[0])
-        slow = model.approximate(memory.model)
+    def _findings(self, memory: Memory) -> Iterator[Finding]:
+        slow, replayed = model.approximate(memory.model), memory.replayed
         kept = f"approximate, as {len(slow)} columns have memory" if slow else "exact while rows are exchangeable"
-        if memory.replayed is not None:
-            kept += f": {memory.replayed.text}"
-        asked = f"{incident.evidence:.3g} times what one false alarm per {self._promised()} asks for, {kept}"
-        beside = ". " in incident.text
-        text = f"{incident.text}{'; the' if beside else '. The'} model's evidence reached {asked}."
-        facts = {**incident.facts, "evidence": incident.share * self.promise, "promise": self.promise}
-        if memory.replayed is not None:
-            facts |= {"replay_alarms": float(memory.replayed.alarms), "replay_promised": memory.replayed.promised}
-        return Finding(name, incident.evidence, 1.0, text, None, apart, "share of rows", facts)
+        tried: dict[str, float | str] = {}
+        if replayed is not None:
+            kept += f": {replayed.text}"
+            tried = {"replay_alarms": float(replayed.alarms), "replay_promised": replayed.promised}
+        for name, incident in memory.incidents.items():
+            asked = f"{incident.evidence:.3g} times what one false alarm per {self._promised()} asks for, {kept}"
+            text = f"{incident.text or f'{name} moved'}{'; the' if '. ' in incident.text else '. The'} "
+            facts = {**incident.facts, "evidence": incident.share * self.promise, "promise": self.promise, **tried}
+            yield Finding(
+                name, incident.evidence, 1.0, f"{text}model's evidence reached {asked}.", None, incident.apart,
+                "share of rows", facts,
+            )  # fmt: skip
 
     def _promised(self) -> str:
         if self.events:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from detectors.checks.evidence import EDetector
-from detectors.core import Batch, Finding, Floats, category, from_columns, number
+from detectors.core import Batch, Column, Finding, Floats, category, from_columns, number
 from detectors.encode import decode, encode
 from detectors.evidence import model
 from detectors.profile import Profile, rows_of
@@ -90,6 +91,82 @@ def test_missing_values_rates_and_words_are_told_for_what_they_are(reference: Re
     assert "missing values went from 0 % to" in texts["x"]
     assert "flag moved: its rate went from" in texts["flag"]
     assert "'c' went from" in texts["word"]
+
+
+def test_a_finding_says_since_when_where_and_beside_what(reference: Reference) -> None:
+    g = np.random.default_rng(6)
+    values = calm(g, 1_600)
+    values[1_010:, 0] += 2.0 * (values[1_010:, 3] == 0)
+    [x, *_] = watch(reference, values)[-1]
+    assert x.column == "x"
+    assert x.facts["rank"] == 1
+    assert x.facts["since"] == pytest.approx(1_010, abs=5)
+    assert x.facts["slice"] == "word = 'a'"
+    assert "where word = 'a'" in x.text
+    assert "since 1970-01-01 00:16:5" in x.text
+    assert x.facts["before"] == pytest.approx(0.0, abs=0.1)
+    assert x.facts["after"] == pytest.approx(1.2, abs=0.3)  # three rows of five moved by 2
+
+
+def test_a_change_of_unit_is_named_and_what_moved_with_it_stands_beside_it(reference: Reference) -> None:
+    values = calm(np.random.default_rng(7), 1_600)
+    values[1_000:, :2] = values[1_000:, :2] * 1.8 + 32.0
+    found = {finding.column: finding for finding in watch(reference, values)[-1]}
+    assert found["x"].facts["conversion"] == "Celsius to Fahrenheit"
+    assert "x reads like Fahrenheit where it was Celsius" in found["x"].text
+    assert "At the same time moved y;" in found["x"].text
+
+
+def test_a_broken_tie_names_the_pair(reference: Reference) -> None:
+    g = np.random.default_rng(8)
+    values = calm(g, 1_600)
+    values[1_000:, 1] = g.permutation(values[1_000:, 1])
+    [tie] = watch(reference, values)[-1]
+    assert tie.column == model.ROW
+    assert tie.facts["statistic"] in ("correlation with x", "correlation with y")
+    assert tie.facts["before"] == pytest.approx(0.96, abs=0.02)
+    assert tie.facts["after"] == pytest.approx(0.0, abs=0.15)
+
+
+class Doubled(msgspec.Struct, frozen=True):
+    """A scorer whose column shows a change of `x` twice as plainly."""
+
+    def fit(self, rows: Batch) -> None:
+        return None
+
+    def score(self, rows: Batch, fitted: None) -> dict[str, Column]:
+        return {"derived": number(np.round(rows["x"].values, 1))}
+
+
+def test_a_derived_column_comes_after_the_one_that_moved_it() -> None:
+    scorers = {"doubled": Doubled()}
+    calm_rows = batch(calm(np.random.default_rng(0), 2_000), -2_000)
+    reference = build_from("m", calm_rows, scorers, roles={}, source="test", created=0.0)
+    for seed in range(5):
+        values = calm(np.random.default_rng(seed), 1_200)
+        values[1_000:, :2] += 1.0
+        memory, found = DETECTOR.start(reference, reference.layout.columns), []
+        for first in range(0, len(values), WINDOW):
+            profile = Profile(reference.layout, 256)
+            profile.update(reference.scored(batch(values[first : first + WINDOW], first), scorers))
+            memory, scores = DETECTOR.step(memory, profile, reference.profile, reference.layout.columns)
+            found = [finding.column for finding in scores.findings]
+        assert found.index("derived") > max(found.index("x"), found.index("y"))
+
+
+def test_an_approximate_promise_is_told_beside_what_it_came_to() -> None:
+    rng = np.random.default_rng(9)
+    values = calm(rng, 2_600)
+    for i in range(1, len(values)):
+        values[i, 0] += 0.7 * values[i - 1, 0]
+    reference = build_from("m", batch(values[:2_000], -2_000), {}, roles={}, source="test", created=0.0)
+    values[2_300:, 1] += 8.0
+    finding = watch(reference, values[2_000:])[-1][0]
+    assert "approximate, as 1 columns have memory: on 1,000 quiet rows of the reference it alarmed" in finding.text
+    assert finding.facts["replay_promised"] == pytest.approx(0.1)
+    replayed = DETECTOR.replayed(DETECTOR.start(reference, reference.layout.columns))
+    assert replayed is not None
+    assert finding.facts["replay_alarms"] == replayed.alarms
 
 
 def test_windows_and_rows_alarm_alike_in_any_pieces(reference: Reference) -> None:
