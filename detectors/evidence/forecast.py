@@ -32,7 +32,8 @@ def fit(rows: Floats) -> Forecast:
 
     Lags are chosen by the error on the second half of what was fitted on the first, so a wandering level gets its
     difference and a season its last period where, and only where, that forecasts better. The fit is by iterated
-    weights (Huber 1964): one spike does not set the weights of all rows.
+    weights (Huber 1964): a spike that was not foretold does not set the weights. As a past value it does pull them, to
+    what follows on spikes: values so far out that they should not are for the caller to clip.
 
     >>> walk = np.cumsum(np.random.default_rng(0).normal(size=(800, 1)), axis=0)
     >>> fit(walk - np.median(walk)).weight[0].round(1)[:2].tolist()

@@ -18,6 +18,7 @@ from detectors.core import Floats, Ints
 # Standard errors. At 4, of 1,000 columns without memory 3 to 5 are taken to have one and lose their atoms and spread
 # bets for it (of 324 redrawn columns 2, whose fills were then missed); at 5 none, and no ordered stream changes sides.
 SURE = 5.0
+LIKELY = 3.0  # where many columns beside it remember: rows that are a clock's are so for all of them
 SEASON = 0.3  # autocorrelation that a season has at least
 _TABLE = 4096  # normal quantiles kept; between them they are interpolated
 
@@ -29,13 +30,14 @@ class Measured(NamedTuple):
     season: Ints  # rows of one period, 0 = none
 
 
-def measure(rows: Floats) -> Measured:
+def measure(rows: Floats, sure: float = SURE) -> Measured:
     """Memory and season of columns from reference rows (m, columns) in the order they came, NaN = missing.
 
     tau is the integrated autocorrelation time (Sokal 1997) of normal scores and of their squares, whichever is larger,
     at blocks of 2, 4, ... rows up to a tenth of the reference. It is held against its own standard error under
     independence, and so is the largest single autocorrelation, which a season shows although its sum over a period is
-    near 0. Ties are broken by position in a fixed shuffle, or their order would look like memory.
+    near 0; `sure` is how many standard errors it takes. Ties are broken by position in a fixed shuffle, or their order
+    would look like memory.
 
     Blind to memory longer than a third of the reference, and to weak memory in a short one: 750 rows cannot show
     tau = 1.3. A constant column has none.
@@ -45,7 +47,7 @@ def measure(rows: Floats) -> Measured:
     >>> bool(found.tau[0] > 30), float(found.tau[1])
     (True, 1.0)
     """
-    found = [_column(rows[~np.isnan(rows[:, f]), f]) for f in range(rows.shape[1])]
+    found = [_column(rows[~np.isnan(rows[:, f]), f], sure) for f in range(rows.shape[1])]
     return Measured(np.array([tau for tau, _ in found]), np.array([season for _, season in found], np.int64))
 
 
@@ -58,7 +60,7 @@ def season(values: Floats) -> int:
     return _peak(_autocorrelation(values)) if values.size >= 48 and np.ptp(values) > 0 else 0
 
 
-def _column(values: Floats) -> tuple[float, int]:
+def _column(values: Floats, sure: float) -> tuple[float, int]:
     m = values.size
     if m < 48 or not np.ptp(values) > 0:
         return 1.0, 0
@@ -75,7 +77,7 @@ def _column(values: Floats) -> tuple[float, int]:
             doubt = max(doubt, (sum_of_block - 1) / float(np.sqrt(4 * (weight**2).sum() / m)))
             tau = max(tau, sum_of_block)
             size *= 2
-    if doubt < SURE:
+    if doubt < sure:
         return 1.0, 0
     return max(tau, 1.5), season(values)
 

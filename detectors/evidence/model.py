@@ -35,7 +35,7 @@ from detectors.evidence.binary import Binary, Rate
 from detectors.evidence.category import Category, Shares
 from detectors.evidence.guard import Fixed, Guard
 from detectors.evidence.joint import Joint
-from detectors.evidence.memory import measure
+from detectors.evidence.memory import LIKELY, SURE, measure
 from detectors.evidence.merge import attributed
 from detectors.evidence.phases import Season
 from detectors.evidence.ranks import Ranks, Seen, part_for_cells
@@ -180,12 +180,13 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     parts: dict[str, Part] = {}
     for name, (at, of, share) in streams.items():
         given = (newest, drawn) if name in _LEVELLED else (rows, rows)
-        parts |= _parts(name, *given, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
+        sure = LIKELY if wanders else SURE
+        parts |= _parts(name, *given, sure, ties, Streams(at, of, weight[of] * share, side[of]), tolerance)
     if tied.size:
         row, either = np.full(tied.size, len(columns)), np.zeros(tied.size, np.int64)
         streams_of_row = Streams(tied, row, TIED * worth[tied] / worth.sum(), either)
         rest = taken(rows, slice(first, None))
-        parts |= _parts("ties", rest, rest, ties, streams_of_row, tolerance)
+        parts |= _parts("ties", rest, rest, SURE, ties, streams_of_row, tolerance)
     names = [*(column.name for column in columns), ROW]
     return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {}, {})
 
@@ -254,12 +255,12 @@ class Streams(NamedTuple):
 
 
 def _parts(
-    name: str, newest: Sample, drawn: Sample, ties: Joint, streams: Streams, tolerance: float
+    name: str, newest: Sample, drawn: Sample, sure: float, ties: Joint, streams: Streams, tolerance: float
 ) -> dict[str, Part]:
     """The streams of one engine, those with memory apart; of those that only the exact form can serve, none."""
-    slow = measure(_ENGINES[name].matrix(newest, ties)[:, streams.at]).tau > 1
+    slow = measure(_ENGINES[name].matrix(newest, ties)[:, streams.at], sure).tau > 1
     if drawn is not newest:  # what wanders over days does not show in the newest rows of a busy model
-        slow |= measure(_ENGINES[name].matrix(drawn, ties)[:, streams.at]).tau > 1
+        slow |= measure(_ENGINES[name].matrix(drawn, ties)[:, streams.at], sure).tau > 1
     found = {}
     for kind, chosen, rows in ((name, ~slow, drawn), (SLOW + name, slow, newest)):
         if chosen.any() and kind in _ENGINES:
