@@ -19,7 +19,7 @@ from detectors.evidence.normal import NormalScores
 from detectors.profile import MISSING
 
 WORDS = 64  # of a category that are told apart; the rest lie where unknown words do, in the middle
-NEIGHBOURS = 16  # features that a column is predicted from: 0.13 KB a column, and no more to learn from 250 rows
+NEIGHBOURS = 16  # features that a column is predicted from: 0.25 KB a column, and no more to learn from 250 rows
 LOOSE = 0.9  # of its variance that the others leave open of a column which they do not foretell
 RIDGE = 0.3  # of a feature's variance; of 0.05 to 0.6 the best over four tables fitted on 250 rows
 
@@ -30,7 +30,7 @@ class Joint(msgspec.Struct, frozen=True):
     scores: NormalScores
     places: NDArray[np.float64]  # (categories, WORDS) of each word on the line that says most of the other columns
     neighbours: NDArray[np.int32]  # (F, up to NEIGHBOURS) features: i = column i, F + i = its distance from the middle
-    slopes: NDArray[np.float32]  # the same shape
+    slopes: NDArray[np.float64]  # the same shape
     middle: NDArray[np.float64]  # (2F,) mean of each feature
     noise: NDArray[np.float64]  # (F,) variance of what the neighbours leave unexplained; 0 = a constant column
     partners: NDArray[np.int32]  # (F,) the column it is multiplied with; each is partner once
@@ -84,7 +84,7 @@ def _folded(scores: Floats) -> Floats:
     return np.asarray((np.minimum(scores**2, 4.0) - 1) / 1.3)
 
 
-def _foretold(features: Floats, neighbours: NDArray[np.int32], slopes: NDArray[np.float32]) -> Floats:
+def _foretold(features: Floats, neighbours: NDArray[np.int32], slopes: Floats) -> Floats:
     """Each column (n, F) as its neighbours foretell it."""
     of = np.ascontiguousarray(features.T)  # whole columns are copied three times faster than picked from every row
     out = np.zeros((len(neighbours), len(features)))
@@ -150,7 +150,7 @@ def _standard(table: Floats) -> Floats:
     return np.asarray((table - table.mean(axis=0))[:, spread > 0] / spread[spread > 0])
 
 
-def _ties(features: Floats) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _ties(features: Floats) -> tuple[NDArray[np.int32], Floats]:
     """Of each column the features most correlated with it (F, k), its own left out, and their slopes by ridge."""
     both = features.shape[1]
     columns = both // 2
@@ -163,7 +163,7 @@ def _ties(features: Floats) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     neighbours = np.argsort(-close, axis=1, kind="stable")[:, :k].astype(np.int32)
     among = moments[neighbours[:, :, None], neighbours[:, None, :]] + RIDGE * np.eye(k)
     slopes = np.linalg.solve(among, moments[neighbours, own[:, None]][:, :, None])[:, :, 0]
-    return neighbours, slopes.astype(np.float32)
+    return neighbours, np.asarray(slopes)
 
 
 def _partners(columns: int) -> NDArray[np.int32]:

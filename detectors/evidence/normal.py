@@ -15,10 +15,10 @@ _NORMAL = NormalDist()
 
 
 class NormalScores(msgspec.Struct, frozen=True):
-    """What `fit` learned; plain data, 0.75 KB a column."""
+    """What `fit` learned; plain data, 1 KB a column."""
 
     knots: NDArray[np.float64]  # (columns, KNOTS) ascending, padded by its last
-    levels: NDArray[np.float32]  # (columns, KNOTS) score at each knot
+    levels: NDArray[np.float64]  # (columns, KNOTS) score at each knot
 
     def of(self, numbers: Floats) -> Floats:
         """Scores (n, columns) of rows: mean 0 and variance 1 over the rows fitted on, 0 for a constant column.
@@ -38,7 +38,7 @@ def fit(numbers: Floats) -> NormalScores:
     [[-1.414], [0.0], [1.414], [nan]]
     """
     knots = np.zeros((numbers.shape[1], KNOTS))
-    levels = np.zeros(knots.shape, np.float32)
+    levels = np.zeros_like(knots)
     for f in range(numbers.shape[1]):
         known = np.sort(numbers[~np.isnan(numbers[:, f]), f])
         if known.size:
