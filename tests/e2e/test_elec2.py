@@ -240,7 +240,7 @@ def test_a_market_that_changes_is_told_by_alerts_metrics_and_label_tasks(
         assert scraper.wait(f"driftd_events_total == {len(live)}")
         beyond = scraper.wait('driftd_drift_score{model="elec2",check="range"} > 0.5')
         assert {labels["column"] for labels, _ in beyond} >= {*VICTORIAN}
-        assert scraper.wait('driftd_findings_total{check="uncertainty"} > 0'), "season and prices drift too"
+        assert scraper.wait('driftd_findings_total{check="evidence"} > 0'), "season and prices drift too"
         assert [value for _, value in scraper.wait("sum(driftd_consumer_lag_records)")] == [0]
         assert [value for _, value in scraper.wait("driftd_consumer_lag_seconds")] == [0]
 
