@@ -333,7 +333,7 @@ def refit(memory: Memory, columns: Sequence[str], rows: Sample, tolerance: float
     """The memory with these columns as `start` had them, from rows of the reference."""
     chosen = np.isin(memory.columns, list(columns))
     parts = dict(memory.parts)
-    _, _, drawn = _levelled(rows, rows)
+    drawn = _levelled(rows, rows)[2] if memory.seasons else rows
     for name, part in memory.parts.items():
         streams = np.flatnonzero(chosen[part.of])
         if streams.size and name in _SHARES:  # an exact one; the others follow the column anyway

@@ -62,15 +62,20 @@ def apart(seasons: Sequence[Season], times: Floats, rows: Floats) -> Floats:
     """
     left = rows.copy()
     for season in seasons:
-        at = times % season.period
-        for j, f in enumerate(season.of.tolist()):
-            level, spread = (
-                np.interp(at, season.knots, table[:, j], period=season.period)
-                for table in (season.level, season.spread)
-            )
-            value = (rows[:, f] - season.centre[j]) / season.size[j]
-            left[:, f] = np.round((value - level) / spread, DIGITS) + 0.0  # no -0
+        value = (rows[:, season.of] - season.centre) / season.size
+        level, spread = (_between(season.knots, table, times) for table in (season.level, season.spread))
+        left[:, season.of] = np.round((value - level) / spread, DIGITS) + 0.0  # no -0
     return left
+
+
+def _between(knots: Floats, table: Floats | NDArray[np.float32], times: Floats) -> Floats:
+    """A table (hours, columns) between its knots, round and round (n, columns)."""
+    hours, period = len(knots), len(knots) * HOUR
+    round_about = np.concatenate([knots[-1:] - period, knots, knots[:1] + period])
+    at = times % period
+    after = np.searchsorted(round_about, at, "right").clip(1, hours + 1)
+    share = ((at - round_about[after - 1]) / (round_about[after] - round_about[after - 1]))[:, None]
+    return np.asarray(table[after - 2] * (1 - share) + table[(after - 1) % hours] * share, np.float64)
 
 
 def learn(times: Floats, rows: Floats) -> Known:
@@ -133,8 +138,7 @@ def _missed(times: Floats, values: Floats, period: float) -> Floats:
     for k in range(PERIODS):
         held = fold == k
         knots, level, _ = _table(times[~held], values[~held], period)
-        for f in range(values.shape[1]):
-            missed[held, f] = values[held, f] - np.interp(times[held] % period, knots, level[:, f], period=period)
+        missed[held] = values[held] - _between(knots, level, times[held])
     return np.abs(missed)
 
 

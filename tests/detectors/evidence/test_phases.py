@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from detectors.checks.evidence import EDetector
 from detectors.core import Batch, Floats, from_columns, number
@@ -107,11 +105,9 @@ def test_missing_values_stay_missing_and_other_columns_as_they_were() -> None:
 # -- the check
 
 
-@settings(max_examples=8, deadline=None)
-@given(noise=st.floats(0.05, 0.5), size=st.floats(1e-3, 1e6), seed=st.integers(0, 10**6), zone=st.integers(0, 23))
-def test_a_daily_pattern_is_calm_and_a_shift_of_one_hour_of_it_is_found(
-    noise: float, size: float, seed: int, zone: int
-) -> None:
+@pytest.mark.parametrize(("noise", "size", "zone"), [(0.05, 1e6, 0), (0.1, 1e-3, 7), (0.3, 1.0, 15)])
+def test_a_daily_pattern_is_calm_and_a_shift_of_one_hour_of_it_is_found(noise: float, size: float, zone: int) -> None:
+    seed = zone + 100
     times = np.arange(0, 14 * DAY, 600.0) + zone * HOUR
     known = reference(times, size * daily(times, noise, seed))
     later = times[-1] + 600.0 * np.arange(1, 1_001)
