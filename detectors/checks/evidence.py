@@ -153,7 +153,10 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         back = [name for name, held in incidents.items() if held.is_back()]
         for name in back:
             del incidents[name]
-        held = model.refit(memory.model, back, reference.sample, self.tolerance) if back else memory.model
+        # With the last incident all columns begin anew: those that moved too little to be told of have counted the rows
+        # of the disturbance as usual ones, and its end would be a change to them.
+        begun = back if incidents else memory.model.columns
+        held = model.refit(memory.model, begun, reference.sample, self.tolerance) if back else memory.model
         memory = replace(memory, model=held, incidents=incidents)
         raised = {name for alarm in alarms for name in alarm.shares}
         if raised - incidents.keys() or (incidents and 0 < memory.tell <= held.rows):
