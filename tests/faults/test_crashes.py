@@ -62,7 +62,7 @@ def windows(state: Path, reference: Reference) -> dict[int, Profile]:
     blob = DirectoryStore(state / "store").get("judge")
     assert blob is not None
     saved = decode(decode(blob, dict[str, Any])["judge"], dict[str, Any])["shelf"]
-    return {kept["window"]: Profile.decode(reference.layout, kept["profile"]) for kept in saved["history"]}
+    return {kept["window"]: Profile.decode(reference.layout, kept["profile"]) for kept in saved["scopes"][""]["history"]}
 
 
 def outcome(daemon: Daemon, reference: Reference, tasks: Callable[[], dict[str, Any]]) -> Outcome:
