@@ -26,6 +26,7 @@ from pymongo import MongoClient
 from detectors.encode import decode, encode
 from detectors.profile import Profile
 from detectors.reference import Reference
+from monitor.scopes import WHOLE
 from monitor.store import DirectoryStore
 from tests.faults import shelf
 from tests.services.daemon import Daemon
@@ -62,7 +63,8 @@ def windows(state: Path, reference: Reference) -> dict[int, Profile]:
     blob = DirectoryStore(state / "store").get("judge")
     assert blob is not None
     saved = decode(decode(blob, dict[str, Any])["judge"], dict[str, Any])["shelf"]
-    return {kept["window"]: Profile.decode(reference.layout, kept["profile"]) for kept in saved["scopes"][""]["history"]}
+    history = saved["scopes"][WHOLE]["history"]
+    return {kept["window"]: Profile.decode(reference.layout, kept["profile"]) for kept in history}
 
 
 def outcome(daemon: Daemon, reference: Reference, tasks: Callable[[], dict[str, Any]]) -> Outcome:
