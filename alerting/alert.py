@@ -126,6 +126,28 @@ class Notice(msgspec.Struct, frozen=True):
         }
 
 
+class Ruling(StrEnum):
+    """What a person says an alert was."""
+
+    INTENDED = "intended"  # the world changed for good: learn it
+    UNINTENDED = "unintended"  # something broke: mend it, learn nothing of it
+    FALSE_ALARM = "false alarm"  # nothing happened
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
+    """A person's word on an alert. It travels through the exchange, so a replay repeats it."""
+
+    id: str
+    key: str  # of the alert
+    ruling: Ruling
+    by: str
+    at: float  # UTC seconds of the clock
+    why: str = ""
+    until: float | None = None  # of a false alarm: UTC seconds of event time up to which the same is not told again
+    confirms: str = ""  # id of the verdict that this one repeats: what cannot be undone waits for a second word
+    revokes: str = ""  # id of the verdict that this one takes back
+
+
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 

@@ -27,7 +27,7 @@ from monitor.config import Config, LogOptions, exposed, kind_of
 from monitor.decode import Own
 from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
-from monitor.exchange import from_bytes
+from monitor.exchange import Told, from_bytes, to_bytes
 from monitor.ingest import Ingest
 from monitor.intake import Received
 from monitor.journal import Journal
@@ -96,6 +96,7 @@ class App:
         self._config = config
         self._models = plans(config)
         self._stopping = threading.Event()
+        self._appending = threading.Lock()  # of the exchange, which has several writers
         self._ready = False
         root = Path(config.state.path)
         try:
@@ -139,7 +140,7 @@ class App:
             every=config.state.checkpoint_every,
             meters=self.meters,
         )
-        send = sender(self._exchange, self._stopping)
+        send = sender(self._exchange, self._stopping, self._appending)
         self._ingesting = []
         for name, source, decoder, models in self._sources():
             ingest = Ingest(
@@ -242,6 +243,11 @@ class App:
         assert self._intake is not None
         now = int(time.time() * 1000)
         self._intake.append([frame(item.headers, item.body, now) for item in received])
+
+    def tell(self, told: Sequence[Told]) -> None:
+        """Lays what was told on the exchange, where it is safe. Raises `Full`, at once."""
+        with self._appending:
+            self._exchange.append([to_bytes(one) for one in told])
 
     # -- running
 

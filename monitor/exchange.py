@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import msgspec
 
+from alerting.alert import Verdict
+from alerting.labeling.queue import Labels
+from alerting.retraining import Word
 from detectors.draw import Draw
 from detectors.encode import decode, encode
 from monitor.event import Event
@@ -30,7 +33,7 @@ class Partial(msgspec.Struct, frozen=True):
     scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
 
 
-class Closed(msgspec.Struct, frozen=True):
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """A lane will give no more rows for windows under number `below`, save late ones."""
 
     model: str
@@ -44,11 +47,25 @@ class Closed(msgspec.Struct, frozen=True):
     hours: dict[int, Hour] = {}  # of the model's labels: the lane's hours of event time that they changed
 
 
-def to_bytes(message: Closed) -> bytes:
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """Something that happened outside the events and that judging depends on. Told twice it counts once, by its id.
+
+    It lies on the exchange among the windows, so the judge comes to the same after a crash.
+    """
+
+    id: str
+    model: str
+    act: Verdict | Labels | Word
+
+
+Message = Closed | Told
+
+
+def to_bytes(message: Message) -> bytes:
     """As it lies on the exchange."""
     return encode(message)
 
 
-def from_bytes(data: bytes) -> Closed:
+def from_bytes(data: bytes) -> Message:
     """Back. Undecodable for anything else."""
-    return decode(data, Closed)
+    return decode(data, Message)  # type: ignore[arg-type]  # a union is a type to msgspec

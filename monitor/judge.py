@@ -17,14 +17,14 @@ import msgspec
 
 from alerting import lifecycle
 from alerting.alert import Alert, Look, Notice, Symptom
-from alerting.labeling.queue import Draw
+from alerting.labeling.queue import Draw, Withdrawal
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged
 from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
-from monitor.exchange import ENDED, Closed, Partial
+from monitor.exchange import ENDED, Closed, Message, Partial, Told
 from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import Budget, Sampler, SamplingOptions
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 EMPTY = 60  # windows without a row that are judged one after the other; a longer gap in event time is jumped
 AWAY = 30  # windows without a row after which a version gives its place to a new one
+TOLD = 10_000  # ids of what was told that are kept, to know what comes again
 HOURS = 14 * 24  # of event time, of which it is remembered what labels said
 TEXTS = 20  # of the last findings, kept to be shown
 
@@ -71,6 +72,7 @@ class Effects(msgspec.Struct):
     symptoms: list[Symptom] = []
     notices: list[Notice] = []
     draws: list[Draw] = []
+    withdrawals: list[Withdrawal] = []
 
 
 class _Lane(msgspec.Struct):
@@ -92,6 +94,7 @@ class _State(msgspec.Struct):
     late: int = 0
     windows: int = 0
     tasks: int = 0
+    told: dict[str, None] = {}  # ids of what was told, the newest
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -179,11 +182,27 @@ class Judge:
 
     # -- messages
 
-    def take(self, message: Closed, effects: Effects) -> None:
+    def take(self, message: Message, effects: Effects) -> None:
         """One message of the exchange. What it leads to is added to `effects`."""
         desk = self._desks.get(message.model)
         if desk is None:
             return
+        if isinstance(message, Told):
+            self._take_told(desk, message, effects)
+        else:
+            self._take_closed(desk, message, effects)
+
+    def _take_told(self, desk: _Desk, message: Told, effects: Effects) -> None:
+        told = desk.state.told
+        if message.id in told:
+            self._meters.duplicates.inc()
+            return
+        told[message.id] = None
+        if len(told) > TOLD:
+            del told[next(iter(told))]
+        self._shown[desk.key] = self._show(desk)
+
+    def _take_closed(self, desk: _Desk, message: Closed, effects: Effects) -> None:
         state = desk.state
         lane = state.lanes.setdefault(message.lane, _Lane())
         if message.serial <= lane.serial:

@@ -262,6 +262,7 @@ class JudgeLoop(Stage):
         now = time.time()
         items = notices_to(self._destinations, effects.notices, now)
         items += [draw.item(self._labels, now) for draw in effects.draws]
+        items += [withdrawal.item(self._labels, now) for withdrawal in effects.withdrawals]
         self._outbox.put(items)
         if effects.notices:
             # what is said aloud must be remembered, or a crash would say it again; label tasks are told apart by id
@@ -307,9 +308,8 @@ class JudgeLoop(Stage):
         self.save()
 
 
-def sender(exchange: Log, stopping: threading.Event) -> Callable[[Sequence[bytes]], None]:
+def sender(exchange: Log, stopping: threading.Event, lock: threading.Lock) -> Callable[[Sequence[bytes]], None]:
     """Appends for all ingest threads, one at a time; waits while the exchange is full, since nothing may be lost."""
-    lock = threading.Lock()
 
     def send(messages: Sequence[bytes]) -> None:
         waiting = False

@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from detectors.units import Bytes, Seconds
+from monitor.exchange import Told
 from monitor.intake import Received, Refusal, records
 from monitor.log import Full
 from monitor.metrics import Meters
@@ -74,6 +75,9 @@ class Daemon(Protocol):
 
     def take(self, received: Sequence[Received]) -> None:
         """Keeps records of the intake; they are safe when it returns. Raises `Full`."""
+
+    def tell(self, told: Sequence[Told]) -> None:
+        """Lays what people and tools did before the judge; it is safe when it returns. Raises `Full`."""
 
 
 class Web:

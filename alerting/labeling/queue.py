@@ -79,6 +79,13 @@ class ClassScore(msgspec.Struct, frozen=True):
     value: float | None  # None: not finite
 
 
+class Named(msgspec.Struct, frozen=True):
+    """An input of the event, for the labeler to see and the estimate to slice by."""
+
+    name: str
+    value: Value
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """What the model answered."""
 
@@ -149,6 +156,8 @@ class LabelTask(msgspec.Struct, frozen=True, kw_only=True):
     priority: float = 0.0  # higher is served first
     lease: Lease | None = None
     attempts: int = 0  # leases so far
+    inputs: tuple[Named, ...] = ()  # what the labeler is shown
+    uri: str = ""  # where what is judged lies, such as s3://bucket/picture.jpg
     labels: tuple[Answer, ...] = ()
     skips: tuple[Skip, ...] = ()
     final: Value = None
@@ -174,7 +183,7 @@ class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
     end: float = 0.0
 
 
-class Draw(msgspec.Struct, frozen=True):
+class Draw(msgspec.Struct, frozen=True, tag="draw"):
     """A batch and tasks of it, all or some: what one item of the outbox carries to the queue."""
 
     batch: LabelBatch
@@ -185,6 +194,48 @@ class Draw(msgspec.Struct, frozen=True):
         names = "|".join((self.batch.id, *(task.id for task in self.tasks)))
         name = hashlib.sha256(names.encode()).hexdigest()[:32]
         return Item(name, destination, msgspec.msgpack.encode(self), created)
+
+
+class Withdrawal(msgspec.Struct, frozen=True, tag="withdrawal"):
+    """Tasks that nobody need label any more: those of a model whose event lies in a span of event time."""
+
+    id: str
+    model: str
+    since: float  # UTC seconds
+    until: float
+    reason: str
+
+    def item(self, destination: str, created: float) -> Item:
+        """For the outbox."""
+        return Item(self.id, destination, msgspec.msgpack.encode(self), created)
+
+
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
+    """The final label of a task, with all that an estimate needs of it."""
+
+    task: str
+    event: str
+    time: float | None  # event time, UTC seconds
+    model: str
+    version: str
+    part: str  # as in `Select`
+    strategy: str
+    batch: str
+    pi: float | None
+    rank: int
+    answer: Value  # the model's
+    confidence: float | None  # of that answer
+    label: Value
+    at: float  # when it became final, UTC seconds
+    scores: tuple[ClassScore, ...] = ()
+    stands_for: int = 1
+    inputs: tuple[Named, ...] = ()
+
+
+class Labels(msgspec.Struct, frozen=True, tag="labels"):
+    """Final labels of one model on their way to the judge. One that comes again replaces what it said before."""
+
+    returned: tuple[Returned, ...]
 
 
 class LabelQueue(Protocol):

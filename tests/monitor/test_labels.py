@@ -18,7 +18,7 @@ from monitor.config import Config
 from monitor.decode import Own
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Bad, Event, Label, Partition, Raw, Record
-from monitor.exchange import from_bytes
+from monitor.exchange import Closed, from_bytes
 from monitor.ingest import Ingest
 from monitor.judge import Effects, Judge
 from monitor.labels import Hour, LabelOptions, Outcomes
@@ -249,6 +249,7 @@ class Daemon:
         found: dict[int, tuple[int, bytes | None]] = {}
         for _, data in self.exchange.read(0, max_items=1 << 20):
             message = from_bytes(data)
+            assert isinstance(message, Closed)
             for partial in message.partials if message.model == model else ():
                 assert found.setdefault(partial.window, (partial.rows, partial.profile)) == (
                     partial.rows,

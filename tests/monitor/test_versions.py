@@ -217,6 +217,7 @@ class Daemon:
         found: dict[int, Closed] = {}
         for _, data in self.exchange.read(0, max_items=1 << 20):
             message = from_bytes(data)
+            assert isinstance(message, Closed)
             if message.model == model:
                 assert encode(found.setdefault(message.serial, message).partials) == encode(message.partials)
         return [found[serial] for serial in sorted(found)]

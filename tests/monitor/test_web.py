@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detectors.core import Kind, Role
+from monitor.exchange import Told
 from monitor.intake import Received
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
@@ -42,6 +43,7 @@ class Standing:
         self.log = MemoryLog(100_000)
         self.silent: dict[str, float] = {"ingest": 0.1}
         self.waiting: list[str] = []
+        self.told: list[Told] = []
 
     def snapshot(self) -> Snapshot:
         return SNAPSHOT
@@ -54,6 +56,9 @@ class Standing:
 
     def take(self, received: Sequence[Received]) -> None:
         self.log.append([record.body for record in received])
+
+    def tell(self, told: Sequence[Told]) -> None:
+        self.told += told
 
     def bodies(self) -> list[bytes]:
         return [body for _, body in self.log.read(0)]
