@@ -32,7 +32,6 @@ from detectors.cause import explain, keep
 from detectors.checks import DEFAULT_CHECKS
 from detectors.checks.evidence import EDetector
 from detectors.core import Batch, Column, from_columns
-from detectors.evidence.model import taken
 from detectors.profile import SAMPLE, Profile, Sample, rows_of
 from detectors.reference import Reference, build_from, describe, scored
 from detectors.registry import default_scorers
@@ -84,7 +83,7 @@ def windows(rows: Batch, reference: Reference) -> Iterator[Profile]:
 
 def in_order(window: Profile) -> Sample:
     """The window's rows as they came."""
-    return taken(window.sample, np.argsort(window.sample.times))
+    return window.sample.take(np.argsort(window.sample.times))
 
 
 def watch(case: Case) -> Outcome:

@@ -26,7 +26,6 @@ from benchmarks.labelled import tables
 from detectors import cause
 from detectors.core import Floats
 from detectors.evidence import normal
-from detectors.evidence.model import taken
 from detectors.profile import rows_of
 from detectors.reference import build_from
 
@@ -116,14 +115,14 @@ def ranked(stream: Stream) -> dict[str, list[str]] | None:
     detector = default_detector()
     memory = detector.start(reference, reference.layout.columns)
     for first in range(0, len(rows.times), 50):
-        memory, alarms = detector.step_rows(memory, taken(rows, slice(first, first + 50)))
+        memory, alarms = detector.step_rows(memory, rows.take(slice(first, first + 50)))
         for alarm in alarms:
             at = first + alarm.row
             if at >= QUIET:
                 raised = [name for name in alarm.columns if name in reference.layout.index]
                 found = {"evidence": raised + [name for name in reference.layout.columns if name not in raised]}
                 for way, end in (("cause", at + 1), (f"cause, {LATER} rows on", at + 1 + LATER)):
-                    recent = cause.keep(None, taken(rows, slice(end)))
+                    recent = cause.keep(None, rows.take(slice(end)))
                     told = cause.explain(recent, reference.rows, reference.layout, memory.model.joint)
                     found[way] = [] if told is None else list(told.ranking)
                 return found

@@ -69,10 +69,6 @@ class Move(msgspec.Struct, frozen=True):
         """Whether it is not the column that moved but its tie to another."""
         return self.statistic.startswith(TIED)
 
-    @property
-    def text(self) -> str:
-        return f"{self.column}, {self.statistic} {self.before:.4g} -> {self.after:.4g}"
-
 
 class Cause(msgspec.Struct, frozen=True):
     """What an alarm is about."""
@@ -84,23 +80,6 @@ class Cause(msgspec.Struct, frozen=True):
     moves: tuple[Move, ...]
     groups: tuple[tuple[str, ...], ...]  # of those, columns that go together; one alone is a group of one
     slice: Slice | None  # the rows in which the first one moved; None = all alike
-
-    @property
-    def text(self) -> str:
-        """Two sentences: the likeliest cause and where it lies; what moved beside it."""
-        place = ""
-        if self.slice is not None:
-            place = f", where {' and '.join(self.slice.conditions)} ({self.slice.inside:+.2g} deviations there, "
-            place += f"{self.slice.outside:+.2g} elsewhere)"
-        said = f"Likeliest cause: {self.moves[0].text}{place}, over {self.rows} sampled rows."
-        groups = [
-            " with ".join([group[0], f"{len(group) - 1} more" if len(group) > 3 else " and ".join(group[1:])])
-            if len(group) > 1
-            else group[0]
-            for group in self.groups
-        ]
-        more = f"; and {len(groups) - 5} more" if len(groups) > 5 else ""
-        return said + (f" Moved at the same time: {'; '.join(groups[:5])}{more}." if len(self.moves) > 1 else "")
 
 
 def explain(

@@ -130,6 +130,10 @@ class Sample(NamedTuple):
     numbers: Floats  # (k, numbers), NaN = missing
     codes: NDArray[np.int32]  # (k, categories): known word, MISSING or OTHER
 
+    def take(self, which: Ints | slice) -> Sample:
+        """Some of the rows, in the order asked for."""
+        return Sample(self.keys[which], self.times[which], self.numbers[which], self.codes[which])
+
 
 def _number_rows(layout: Layout, batch: Batch) -> tuple[Floats, Mask | None]:
     """Values (numbers, n) of the rows, NaN = missing, and which of them were beyond HUGE; None when all are finite."""

@@ -116,7 +116,7 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
         memory, replayed = on(reference.rows), None
         if model.approximate(memory):
-            rows = model.taken(reference.rows, slice(-REPLAYED, None))
+            rows = reference.rows.take(slice(-REPLAYED, None))
             step = partial(model.step, promise=self.promise)
             replayed = calibrate.replay(rows, self.promise, on, step, events=bool(self.events))
         derived = [name for name in columns if reference.role(name) is Role.DERIVED]
@@ -144,7 +144,7 @@ class EDetector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     def step(self, memory: Any, current: Profile, reference: Profile, columns: Sequence[str]) -> tuple[Memory, Scores]:
         memory = _read(memory)
         sample = current.sample
-        rows = model.taken(sample, np.lexsort((sample.keys, sample.times)))
+        rows = sample.take(np.lexsort((sample.keys, sample.times)))
         n = len(rows.keys)
         passed = current.rows if self.events else min(max(current.last - memory.clock, LEAST), PAUSE)
         memory, alarms = self.step_rows(memory, rows, np.full(n, passed / max(n, 1)))

@@ -58,11 +58,7 @@ def replay(
     half = len(rows.keys) // 2
     if half < LEAST:
         return None
-    older, newer = _part(rows, slice(half)), _part(rows, slice(half, None))
+    older, newer = rows.take(slice(half)), rows.take(slice(half, None))
     passed = np.ones(len(newer.keys)) if events else np.diff(newer.times, prepend=older.times[-1]).clip(0)
     _, alarms = step(start(older), newer, passed)
     return Replay(len(newer.keys), len(alarms), float(passed.sum()) / promise)
-
-
-def _part(rows: Sample, which: slice) -> Sample:
-    return Sample(rows.keys[which], rows.times[which], rows.numbers[which], rows.codes[which])

@@ -185,7 +185,7 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     if tied.size:
         row, either = np.full(tied.size, len(columns)), np.zeros(tied.size, np.int64)
         streams_of_row = Streams(tied, row, TIED * worth[tied] / worth.sum(), either)
-        rest = taken(rows, slice(first, None))
+        rest = rows.take(slice(first, None))
         parts |= _parts("ties", rest, rest, SURE, ties, streams_of_row, tolerance)
     names = [*(column.name for column in columns), ROW]
     return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {}, {})
@@ -199,7 +199,7 @@ def _levelled(newest: Sample, drawn: Sample) -> tuple[list[Season], Sample, Samp
     known = phases.learn(drawn.times, drawn.numbers)
     if not known.seasons:
         return [], newest, newest
-    drawn = taken(drawn, np.lexsort((drawn.keys, drawn.times)))
+    drawn = drawn.take(np.lexsort((drawn.keys, drawn.times)))
     newest, drawn = (rows._replace(numbers=known.reference(rows.times, rows.numbers)) for rows in (newest, drawn))
     return known.seasons, newest, drawn
 
@@ -300,7 +300,7 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
     alarms: list[Alarm] = []
     begin = 0
     while begin < len(time):
-        rest = taken(rows, slice(begin, None))
+        rest = rows.take(slice(begin, None))
         after, total = _stepped(memory, rest, time[begin:], promise)
         reached = np.flatnonzero(total >= promise)
         if not reached.size:
@@ -308,7 +308,7 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
             break
         end = begin + int(reached[0]) + 1
         if end < len(time):
-            after, _ = _stepped(memory, taken(rows, slice(begin, end)), time[begin:end], promise)
+            after, _ = _stepped(memory, rows.take(slice(begin, end)), time[begin:end], promise)
         share = after.evidence / promise
         moved = attributed(share, np.ones(share.size), 1.0)
         moved[share.argmax()] = True  # many weak ones may have raised it together
@@ -320,7 +320,7 @@ def step(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Me
         doubted = {name: rows for name, rows in after.doubted.items() if name not in sure and rows >= after.rows}
         # a stream with memory says nothing before it has come to rest, so its next alarm confirms none
         doubted |= {name: until for name in shares if name not in {*sure, *_slow(after)}}
-        after = _heard(after, taken(rows, slice(begin, end)))
+        after = _heard(after, rows.take(slice(begin, end)))
         after = msgspec.structs.replace(
             _restarted(after, np.isin(after.columns, list(sure)), moved), calm=after.rows, doubted=doubted
         )
@@ -359,11 +359,6 @@ def approximate(memory: Memory) -> tuple[str, ...]:
 
 def _slow(memory: Memory) -> set[str]:
     return {memory.columns[i] for name, part in memory.parts.items() if name.startswith(SLOW) for i in part.of.tolist()}
-
-
-def taken(rows: Sample, which: Any) -> Sample:
-    """Some of the rows: an index array or a slice."""
-    return Sample(rows.keys[which], rows.times[which], rows.numbers[which], rows.codes[which])
 
 
 def _stepped(memory: Memory, rows: Sample, time: Floats, promise: float) -> tuple[Memory, Floats]:

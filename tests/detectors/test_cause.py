@@ -80,7 +80,6 @@ def test_a_column_that_moved_is_first_and_told_in_its_own_unit(reference: Refere
     assert cause.moves[0].before == pytest.approx(300, abs=0.1)
     assert cause.moves[0].after == pytest.approx(300.8, abs=0.2)
     assert cause.groups == (("h",),)
-    assert "h, median 300" in cause.text
 
 
 def test_the_change_is_dated_by_all_columns(reference: Reference) -> None:
@@ -173,7 +172,6 @@ def test_the_slice_that_moved_is_named_and_a_move_everywhere_names_none(referenc
     assert any(condition.startswith("g > ") for condition in cause.slice.conditions)
     assert cause.slice.inside > 1
     assert abs(cause.slice.outside) < 0.5
-    assert "region = 'south'" in cause.text
     assert [_explained(reference, _shift("e", 1.0), seed=seed).slice for seed in range(10)].count(None) >= 9
 
 

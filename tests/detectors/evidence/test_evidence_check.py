@@ -177,7 +177,7 @@ def test_windows_and_rows_alarm_alike_in_any_pieces(reference: Reference) -> Non
     for size in (2_000, 250, 37):
         memory, found = DETECTOR.start(reference, reference.layout.columns), []
         for first in range(0, 2_000, size):
-            memory, new = DETECTOR.step_rows(memory, model.taken(rows, slice(first, first + size)))
+            memory, new = DETECTOR.step_rows(memory, rows.take(slice(first, first + size)))
             found += [(first + alarm.row, alarm.shares) for alarm in new]
         alarms.append((found, encode(memory)))
     assert alarms[0][0]
