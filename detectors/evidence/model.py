@@ -173,9 +173,10 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
     first = part_for_cells(len(rows.keys))  # the ties are fitted on these rows, and ranked among the others
     ties = joint.fit(rows.numbers[:first], rows.codes[:first])
     watched = np.isin(layout.numbers + layout.categories, [column.name for column in columns])
-    # of surprises, products and the total; a lone column is tied to none
-    worth = ties.worth * np.array([*watched, *watched, len(columns) > 1])
-    tied = np.flatnonzero(worth) if len(columns) > 1 and not wanders else np.zeros(0, np.int64)
+    # of surprises, products and the total; a column that varies alone is tied to none, and its total would be itself
+    several = np.count_nonzero(watched & _varied(rows)) > 1
+    worth = ties.worth * np.array([*watched, *watched, several])
+    tied = np.flatnonzero(worth) if several and not wanders else np.zeros(0, np.int64)
     weight = weight / max(weight.sum(), 1e-300) * (1 - TIED if tied.size else 1)
     parts: dict[str, Part] = {}
     for name, (at, of, share) in streams.items():
@@ -189,6 +190,12 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
         parts |= _parts("ties", rest, rest, SURE, ties, streams_of_row, tolerance)
     names = [*(column.name for column in columns), ROW]
     return Memory(names, parts, ties, seasons, np.zeros(len(columns) + 1), 0, 0, {}, {})
+
+
+def _varied(rows: Sample) -> Mask:
+    """Columns (numbers + categories,) that hold more than one value."""
+    values = np.concatenate([rows.numbers, rows.codes], axis=1)
+    return np.fmax.reduce(values, initial=-np.inf) > np.fmin.reduce(values, initial=np.inf)
 
 
 def _levelled(newest: Sample, drawn: Sample) -> tuple[list[Season], Sample, Sample]:

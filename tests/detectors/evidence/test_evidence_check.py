@@ -72,6 +72,27 @@ def test_an_incident_is_open_as_long_as_the_change_and_no_longer(reference: Refe
     assert not any(found[-5:])
 
 
+def test_errors_that_become_rarer_beside_columns_that_never_vary_are_no_alarm() -> None:
+    """The row's total beside constants is the column itself, whose fall is no change that counts."""
+
+    def rows(rate: float, n: int, first: int) -> Batch:
+        g = np.random.default_rng(7)
+        flags = (g.random(n) < rate).astype(float)
+        at = np.arange(first, first + n)
+        columns = {"error": number(flags), "fixed": number(np.ones(n)), "never": number(np.full(n, np.nan))}
+        return from_columns(columns, at.astype(np.float64), [str(i) for i in at])
+
+    reference = build_from("m", rows(0.3, 2_000, -2_000), {}, roles={}, source="test", created=0.0)
+    memory: Any = DETECTOR.start(reference, reference.layout.columns)
+    found = []
+    for first in range(0, 4_000, WINDOW):
+        profile = Profile(reference.layout, 256)
+        profile.update(rows(0.02, WINDOW, first))
+        memory, scores = DETECTOR.step(memory, profile, reference.profile, reference.layout.columns)
+        found += scores.findings
+    assert not found
+
+
 def test_a_broken_tie_is_found_though_each_column_is_as_it_was(reference: Reference) -> None:
     g = np.random.default_rng(3)
     values = calm(g, 2_000)
