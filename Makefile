@@ -34,7 +34,7 @@ format: .venv/dev.stamp  ## rewrite the code as the formatter wants it
 # A server that cannot be had skips its tests by name; where DRIFTD_REQUIRE_SERVICES=1 it fails them.
 test: .venv/dev.stamp .venv/torch.stamp  ## all tests, real servers included; ARGS="-k kafka" for some
 	$(BIN)/python -m tests.services install || [ -z "$$DRIFTD_REQUIRE_SERVICES" ]
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/dev.stamp  ## the crash suite with 100 kills, the calm shelf with 20 seeds; a quarter of an hour
 	DRIFTD_REQUIRE_SERVICES=1 DRIFTD_KILLS=100 DRIFTD_CALM_SEEDS=20 \
