@@ -86,12 +86,31 @@ class Named(msgspec.Struct, frozen=True):
     value: Value
 
 
+class Box(msgspec.Struct, frozen=True):
+    """Where something is in a picture, in pixels from its upper left corner: every tool's own measure follows."""
+
+    name: str  # of its class
+    left: float
+    top: float
+    width: float
+    height: float
+    score: float | None = None
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """Size of the picture that is judged, in pixels."""
+
+    width: int
+    height: int
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """What the model answered."""
 
     label: Value = None
     scores: tuple[ClassScore, ...] = ()
     margin: float | None = None  # first minus second probability
+    boxes: tuple[Box, ...] = ()
 
 
 class Select(msgspec.Struct, frozen=True):
@@ -158,6 +177,7 @@ class LabelTask(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0  # leases so far
     inputs: tuple[Named, ...] = ()  # what the labeler is shown
     uri: str = ""  # where what is judged lies, such as s3://bucket/picture.jpg
+    picture: Picture | None = None  # None: no picture, or of unknown size
     labels: tuple[Answer, ...] = ()
     skips: tuple[Skip, ...] = ()
     final: Value = None
