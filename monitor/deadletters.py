@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
+from alerting.kafka import Security, client_settings, made
 from detectors.units import Bytes
 from monitor.event import Bad, Partition, Raw
 from monitor.log import DiskLog, Fsync, Full, scan
-from monitor.sources.kafka import Security
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
@@ -145,8 +145,6 @@ class _Kafka:
     """Hands letters to a thread of its own, since everything about a producer blocks while Kafka is away."""
 
     def __init__(self, options: KafkaDeadLetters) -> None:
-        from monitor.sources.kafka_python import client_settings
-
         self._options = options
         self._settings = client_settings(options.brokers, options.security) | {
             "acks": "all",
@@ -183,8 +181,6 @@ class _Kafka:
     def _producer(self) -> KafkaProducer | None:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
-
-        from monitor.sources.kafka_python import made
 
         while not self._stopping.is_set():
             try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from alerting.kafka import Security, client_settings, made
 from alerting.labeling import MongoQueue
 from alerting.sinks.alertmanager import Alertmanager
 from alerting.sinks.webhook import Webhook
@@ -27,7 +28,7 @@ from monitor.config import Config, ModelOptions
 from monitor.deadletters import KafkaDeadLetters
 from monitor.metrics import Meters
 from monitor.sources.files import FilesOptions
-from monitor.sources.kafka import ConfluentOptions, KafkaOptions, Security
+from monitor.sources.kafka import ConfluentOptions, KafkaOptions
 
 if TYPE_CHECKING:
     from kafka import KafkaAdminClient
@@ -287,8 +288,6 @@ def _admin(brokers: Sequence[str], security: Security) -> Iterator[KafkaAdminCli
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError
 
-    from monitor.sources.kafka_python import client_settings, made
-
     # Of an unknown user a broker takes leave without a word; way, TLS and mechanism were found good just before.
     refusals = (SaslAuthenticationFailedError, KafkaConnectionError)
     settings = client_settings(brokers, security) | {"bootstrap_timeout_ms": int(_PATIENCE * 1000)}
@@ -355,8 +354,6 @@ def _right_to_read(part: str, options: KafkaOptions) -> Part:
     """Asks for the group's offsets and for a record of each topic, without joining the group."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
-
-    from monitor.sources.kafka_python import client_settings, made
 
     settings = client_settings(options.brokers, options.security) | {
         "group_id": options.group,

@@ -20,6 +20,7 @@ import yaml
 from msgspec import inspect
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from alerting.secret import Secret
 from detectors.units import bytes_text, parse_bytes, parse_seconds, seconds_text
 
 T = TypeVar("T")
@@ -47,15 +48,6 @@ class Refused(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
-
-
-class Secret(str):
-    """A text whose repr hides it, so that no log line or traceback shows it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 def read(text: str, wanted: type[T], environ: Mapping[str, str] | None = None) -> T:

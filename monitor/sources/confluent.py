@@ -12,9 +12,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from alerting.kafka import Security
 from monitor.event import Partition, Record
 from monitor.sources.group import Ownership, Trouble
-from monitor.sources.kafka import ConfluentOptions, Security
+from monitor.sources.kafka import ConfluentOptions
 
 log = logging.getLogger(__name__)
 _client_log = logging.getLogger("confluent_kafka")

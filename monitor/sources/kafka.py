@@ -5,48 +5,16 @@ A client is imported when its source opens: kafka-python costs 0.2 s that a daem
 
 from __future__ import annotations
 
-import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from alerting.kafka import Security
 from detectors.units import Bytes, Seconds
-from monitor.settings import Secret
 
 if TYPE_CHECKING:
     from monitor.sources.group import GroupSource
-
-
-class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach a secured Kafka. Everything left out means plaintext."""
-
-    tls: Annotated[bool, msgspec.Meta(description="Encrypt; the broker's certificate is always verified")] = False
-    cafile: Annotated[
-        str | None, msgspec.Meta(description="PEM file of the authority behind the brokers; default: the system's")
-    ] = None
-    certfile: Annotated[str | None, msgspec.Meta(description="PEM file of the client certificate (mutual TLS)")] = None
-    keyfile: Annotated[str | None, msgspec.Meta(description="PEM file of its key, where not in `certfile`")] = None
-    keypassword: Annotated[Secret | None, msgspec.Meta(description="Password of that key")] = None
-    mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, msgspec.Meta(description="SASL mechanism")
-    ] = None
-    username: Annotated[str | None, msgspec.Meta(description="SASL user")] = None
-    password: Annotated[Secret | None, msgspec.Meta(description="SASL password")] = None
-
-    @property
-    def protocol(self) -> str:
-        """By the name that every Kafka client knows it."""
-        return ("SASL_" if self.mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
-
-    def context(self) -> ssl.SSLContext | None:
-        """Raises `OSError` for a file that is missing or is no certificate."""
-        if not self.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.cafile)
-        if self.certfile:
-            context.load_cert_chain(self.certfile, self.keyfile, self.keypassword)
-        return context
 
 
 class KafkaOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="kafka"):

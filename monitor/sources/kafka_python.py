@@ -9,42 +9,25 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError
-from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
 from kafka.structs import OffsetAndMetadata
 
+from alerting.kafka import client_settings, made
 from monitor.event import Partition, Raw
 from monitor.sources import Polled
 from monitor.sources.group import Ownership, Trouble
-from monitor.sources.kafka import KafkaOptions, Security
+from monitor.sources.kafka import KafkaOptions
 
 log = logging.getLogger(__name__)
 
-_BOOTSTRAP = 10.0  # seconds of one attempt to reach a broker; kafka-python backs off within it
 _PATIENCE_MS = 5000  # for a question asked outside of poll: where a new reader starts, the last commit
-_RECONNECT = 2.0  # longest back-off; the default of 30 s keeps a consumer away for 46 s after a broker's crash
-
-
-def client_settings(brokers: Sequence[str], security: Security) -> dict[str, Any]:
-    """What every kafka-python client of ours is given. Raises `OSError` for a certificate that cannot be read."""
-    return {
-        "bootstrap_servers": list(brokers),
-        "client_id": "driftd",
-        "security_protocol": security.protocol,
-        "ssl_context": security.context(),
-        "sasl_mechanism": security.mechanism,
-        "sasl_plain_username": security.username,
-        "sasl_plain_password": None if security.password is None else str(security.password),
-        "reconnect_backoff_max_ms": int(_RECONNECT * 1000),
-        "bootstrap_timeout_ms": int(_BOOTSTRAP * 1000),
-    }
 
 
 def _reading(options: KafkaOptions) -> dict[str, Any]:
@@ -375,23 +358,6 @@ class _Connecting:
             if self._cancelled.is_set():
                 self.cancel()
             return
-
-
-def made(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """A kafka-python client. Raises `KafkaError` where no broker answers within the bootstrap timeout; what the
-    constructor then leaves running is closed."""
-    clients: list[KafkaNetClient] = []
-
-    def new_client(**more: Any) -> KafkaNetClient:
-        clients.append(KafkaNetClient(**more))
-        return clients[-1]
-
-    try:
-        return kind(**settings, kafka_client=new_client)
-    except KafkaError:
-        for client in clients:
-            client.close()
-        raise
 
 
 @contextlib.contextmanager

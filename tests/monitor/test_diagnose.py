@@ -9,12 +9,13 @@ from uuid import uuid4
 
 import pytest
 
+from alerting.kafka import Security
 from alerting.labeling import MongoQueue
 from monitor import diagnose
 from monitor.config import parse
 from monitor.diagnose import Part
 from monitor.settings import Secret
-from monitor.sources.kafka import ConfluentOptions, KafkaOptions, Security
+from monitor.sources.kafka import ConfluentOptions, KafkaOptions
 from tests.services.kafka import Kafka, SecureKafka
 from tests.services.mongo import Mongo
 from tests.services.process import free_port

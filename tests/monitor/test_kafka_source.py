@@ -11,11 +11,12 @@ from confluent_kafka import Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alerting.kafka import Security
 from monitor.event import Partition, Raw
 from monitor.settings import Secret
 from monitor.sources import Polled, Source
 from monitor.sources.group import GroupSource, Ownership
-from monitor.sources.kafka import ConfluentOptions, KafkaOptions, Security
+from monitor.sources.kafka import ConfluentOptions, KafkaOptions
 from monitor.sources.kafka_python import KafkaRange, Member, share
 from tests.services.kafka import Kafka
 from tests.services.process import free_port
