@@ -50,6 +50,7 @@ class Symptom(msgspec.Struct, frozen=True):
     severity: Severity = Severity.WARNING
     facts: dict[str, float | str] = {}
     scope: str = ""  # as in `Look`
+    broken: bool = False  # the data are broken (missing, of a wrong kind, stuck): that explains what moves with it
 
     @property
     def key(self) -> str:
@@ -63,11 +64,51 @@ class Symptom(msgspec.Struct, frozen=True):
 
 
 class Transition(StrEnum):
-    """What happened to an alert."""
+    """What happened to an alert. Whether receivers should hold it for open is `Alert.firing`, after each of these."""
 
     OPENED = "opened"
     UPDATED = "updated"
+    ESCALATED = "escalated"  # its deadline passed
+    SILENCED = "silenced"  # muted, or inhibited by the cause that explains it: receivers close it
+    REOPENED = "reopened"  # came back soon after it resolved, or is silent no more
+    VERDICT = "verdict"  # a person ruled
     RESOLVED = "resolved"
+    FIXED = "fixed"  # resolved, after a verdict that it be mended
+
+
+class Ruling(StrEnum):
+    """What a person says an alert was."""
+
+    INTENDED = "intended"  # the world changed for good: learn it
+    UNINTENDED = "unintended"  # something broke: mend it, learn nothing of it
+    FALSE_ALARM = "false alarm"  # nothing happened
+    ACKNOWLEDGED = "acknowledged"  # not known yet, somebody looks at it
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
+    """A person's word on an alert. It travels through the exchange, so a replay repeats it."""
+
+    id: str
+    key: str  # of the alert
+    ruling: Ruling
+    by: str
+    at: float  # UTC seconds of the clock
+    why: str = ""
+    until: float | None = None  # of a false alarm: UTC seconds of event time up to which the same is not told again
+    confirms: str = ""  # id of the verdict that this one repeats: what cannot be undone waits for a second word
+    revokes: str = ""  # id of the verdict that this one takes back
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What moved together with an alert's own column, and is told of with it alone."""
+
+    key: str
+    check: str
+    column: str
+    scope: str
+    severity: Severity
+    started: float
+    text: str
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -84,17 +125,39 @@ class Alert(msgspec.Struct, frozen=True):
     score: float
     limit: float
     facts: dict[str, float | str] = {}
-    serial: int = 0  # transitions so far; makes a notice's id
+    serial: int = 0  # transitions told so far; makes a notice's id
     resolved: float | None = None
     said: float = 0.0  # event time of the last notice
     opened_as: Severity = Severity.WARNING  # severity at opening; it only rises while the alert is open
     quiet: float | None = None  # event time of the first clean look since `last_seen`
     scope: str = ""  # as in `Look`
+    broken: bool = False  # as of a `Symptom`
+    since: float = 0.0  # event time at which the change began, as far as its symptoms know
+    relapses: int = 0  # times it came back soon after it resolved
+    leader: str = ""  # key of the alert that this one is a member of, and told with
+    members: tuple[Member, ...] = ()  # open ones that this alert leads, ranked, the first 50
+    joined: int = 0  # members it ever had
+    inhibited: str = ""  # key of the alert whose cause explains this one
+    muted: str = ""  # by which rule or verdict, in words
+    publicity: bool = False  # a rule says that the world will see it: it comes first
+    deadline: float | None = None  # event time by which a person must rule, or what is unintended be mended
+    verdict: Verdict | None = None  # the last on this alert, none after it was revoked
+    before: Verdict | None = None  # the last on the same thing, of an alert before this one
 
     @property
     def look(self) -> Look:
         """The look that keeps it open, or resolves it."""
         return Look(self.model, self.check, self.scope)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is not told of by itself, though it may be open."""
+        return bool(self.leader or self.inhibited or self.muted)
+
+    @property
+    def firing(self) -> bool:
+        """Whether receivers should hold it for open."""
+        return self.resolved is None and not self.silent
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -119,33 +182,25 @@ class Notice(msgspec.Struct, frozen=True):
             "started": rfc3339(alert.started),
             "last_seen": rfc3339(alert.last_seen),
             "resolved": None if alert.resolved is None else rfc3339(alert.resolved),
+            "firing": alert.firing,
+            "deadline": None if alert.deadline is None else rfc3339(alert.deadline),
             "text": alert.text,
             "score": _finite(alert.score),
             "limit": _finite(alert.limit),
             "facts": {name: fact if isinstance(fact, str) else _finite(fact) for name, fact in alert.facts.items()},
+            "members": [{"key": m.key, "column": m.column, "text": m.text} for m in alert.members],
+            "joined": alert.joined,
+            "relapses": alert.relapses,
+            "publicity": alert.publicity,
+            "inhibited": alert.inhibited,
+            "muted": alert.muted,
+            "verdict": None if alert.verdict is None else _ruled(alert.verdict),
+            "before": None if alert.before is None else _ruled(alert.before),
         }
 
 
-class Ruling(StrEnum):
-    """What a person says an alert was."""
-
-    INTENDED = "intended"  # the world changed for good: learn it
-    UNINTENDED = "unintended"  # something broke: mend it, learn nothing of it
-    FALSE_ALARM = "false alarm"  # nothing happened
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
-    """A person's word on an alert. It travels through the exchange, so a replay repeats it."""
-
-    id: str
-    key: str  # of the alert
-    ruling: Ruling
-    by: str
-    at: float  # UTC seconds of the clock
-    why: str = ""
-    until: float | None = None  # of a false alarm: UTC seconds of event time up to which the same is not told again
-    confirms: str = ""  # id of the verdict that this one repeats: what cannot be undone waits for a second word
-    revokes: str = ""  # id of the verdict that this one takes back
+def _ruled(verdict: Verdict) -> dict[str, str]:
+    return {"id": verdict.id, "ruling": verdict.ruling.value, "by": verdict.by, "why": verdict.why}
 
 
 def _finite(number: float) -> float | None:

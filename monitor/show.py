@@ -10,12 +10,21 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from alerting.alert import Alert
+from alerting.alert import Alert, Verdict
 from detectors.core import Kind, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
 from monitor.labels import HOUR, Hour
-from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, PromiseView, ScoreView
+from monitor.snapshot import (
+    AlertView,
+    ColumnView,
+    EstimateView,
+    HourView,
+    ModelView,
+    PromiseView,
+    ScoreView,
+    VerdictView,
+)
 from monitor.watch import Promise
 
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
@@ -72,15 +81,24 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for check, (_, scores) in self.scores.get("", {}).items()
                 for e in scores.estimates
             ),
-            alerts=tuple(
-                AlertView(a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope)
-                for a in self.alerts
-                if a.resolved is None
-            ),
+            alerts=tuple(_alert(a) for a in self.alerts if a.resolved is None),
             label_tasks=self.tasks,
             promises=_promises(self.promises),
             findings=self.texts,
         )
+
+
+def _alert(a: Alert) -> AlertView:
+    return AlertView(
+        a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope,
+        leader=a.leader, members=a.joined, inhibited=a.inhibited, muted=a.muted, publicity=a.publicity,
+        deadline=a.deadline, relapses=a.relapses, verdict=a.verdict and _verdict(a.verdict),
+        before=a.before and _verdict(a.before),
+    )  # fmt: skip
+
+
+def _verdict(v: Verdict) -> VerdictView:
+    return VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why)
 
 
 def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:

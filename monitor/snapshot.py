@@ -79,6 +79,37 @@ class AlertView(msgspec.Struct, frozen=True):
     last: float
     text: str
     scope: str = ""  # as of a score
+    leader: str = ""  # key of the alert that it is a member of
+    members: int = 0  # that it ever had
+    inhibited: str = ""  # key of the alert whose cause explains it
+    muted: str = ""  # by which rule or verdict, in words
+    publicity: bool = False
+    deadline: float | None = None  # event time, UTC seconds
+    relapses: int = 0
+    verdict: VerdictView | None = None  # the last on it
+    before: VerdictView | None = None  # the last on the same thing, of an alert before this one
+
+
+class VerdictView(msgspec.Struct, frozen=True):
+    """A person's word on an alert, and what came of it."""
+
+    id: str
+    key: str
+    ruling: str
+    by: str
+    at: float  # UTC seconds of the clock
+    why: str
+    outcome: str = ""  # in words
+    revoked: str = ""  # id of the verdict that took it back
+
+
+class SuppressionView(msgspec.Struct, frozen=True):
+    """What a verdict of a false alarm keeps silent."""
+
+    verdict: str  # its id
+    keys: tuple[str, ...]
+    until: float  # event time, UTC seconds
+    suppressed: int  # alerts that it kept silent so far
 
 
 class ModelView(msgspec.Struct, frozen=True):
@@ -99,6 +130,9 @@ class ModelView(msgspec.Struct, frozen=True):
     estimates: tuple[EstimateView, ...] = ()
     hours: tuple[HourView, ...] = ()  # of a model of late labels
     alerts: tuple[AlertView, ...] = ()
+    verdicts: tuple[VerdictView, ...] = ()  # newest first
+    suppressions: tuple[SuppressionView, ...] = ()
+    false_alarms: dict[str, int] = {}  # verdicts of that kind by the alert's key: the threshold's own record
     promises: tuple[PromiseView, ...] = ()
     label_tasks: int = 0  # made since the beginning
     findings: tuple[str, ...] = ()  # texts of the last findings, newest last, at most 20
