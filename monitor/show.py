@@ -92,13 +92,13 @@ def _alert(a: Alert) -> AlertView:
     return AlertView(
         a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope,
         leader=a.leader, members=a.joined, inhibited=a.inhibited, muted=a.muted, publicity=a.publicity,
-        deadline=a.deadline, relapses=a.relapses, verdict=a.verdict and _verdict(a.verdict),
-        before=a.before and _verdict(a.before),
+        deadline=a.deadline, relapses=a.relapses, verdict=_verdict(a.verdict),
+        before=_verdict(a.before),
     )  # fmt: skip
 
 
-def _verdict(v: Verdict) -> VerdictView:
-    return VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why)
+def _verdict(v: Verdict | None) -> VerdictView | None:
+    return None if v is None else VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why)
 
 
 def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:
