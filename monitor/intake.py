@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from monitor.api.problem import Problem
+
 STRUCTURED = "application/cloudevents+json"
 _BATCHED = "application/cloudevents-batch+json"
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
@@ -28,14 +30,6 @@ _KEPT = {"content-type", _BINARY_LENGTH, "x-request-id", "requestid", "modelid",
 Headers = list[tuple[str, bytes]]
 
 
-class Refusal(Exception):
-    """A request that cannot be taken in; the sender gets the status and the text."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 class Received(NamedTuple):
     """A record of the intake: headers as decoders read them, and the body."""
 
@@ -44,7 +38,7 @@ class Received(NamedTuple):
 
 
 def records(headers: Iterable[tuple[bytes, bytes]], body: bytes, largest: int) -> list[Received]:
-    """The records of a request, in order. Raises Refusal: 400 malformed, 413 too large once expanded, 415 unknown.
+    """The records of a request, in order. Raises Problem: 400 malformed, 413 too large once expanded, 415 unknown.
 
     `headers` as ASGI gives them, names in lower case. `largest` bounds the body after decompression.
     """
@@ -56,7 +50,7 @@ def records(headers: Iterable[tuple[bytes, bytes]], body: bytes, largest: int) -
         return [Received([("content-type", STRUCTURED.encode())], item) for item in _items(body)]
     if media.startswith("application/cloudevents"):
         if not media.endswith("+json"):
-            raise Refusal(415, f"{media}: of the CloudEvents formats only JSON is read")
+            raise Problem(415, f"{media}: of the CloudEvents formats only JSON is read")
         return [Received(kept, _one(body))]
     if any(name.startswith("ce-") for name in given):  # binary mode: the body is the model's own, whatever it says
         return [Received(kept, body)]
@@ -68,7 +62,7 @@ def records(headers: Iterable[tuple[bytes, bytes]], body: bytes, largest: int) -
     if media == _BINARY and _BINARY_LENGTH in given:
         return [Received(kept, body)]
     allowed = ", ".join([_JSON, _LINES[0], STRUCTURED, _BATCHED])
-    raise Refusal(415, f"{media or 'no content type'}: allowed are {allowed}, and any type with ce- headers")
+    raise Problem(415, f"{media or 'no content type'}: allowed are {allowed}, and any type with ce- headers")
 
 
 def _kept(given: Mapping[str, str]) -> Headers:
@@ -99,7 +93,7 @@ def _items(body: bytes) -> list[bytes]:
     except (msgspec.DecodeError, RecursionError):
         found = _tolerant(body)
     if not isinstance(found, list):
-        raise Refusal(400, "the body is no JSON array")
+        raise Problem(400, "the body is no JSON array")
     return [json.dumps(item).encode() for item in found]
 
 
@@ -108,7 +102,7 @@ def _tolerant(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise Refusal(400, f"the body is no JSON: {error}") from error
+        raise Problem(400, f"the body is no JSON: {error}") from error
 
 
 def _expanded(body: bytes, coding: str, largest: int) -> bytes:
@@ -117,14 +111,14 @@ def _expanded(body: bytes, coding: str, largest: int) -> bytes:
         return body
     bits = _CODINGS.get(coding)
     if bits is None:
-        raise Refusal(415, f"content coding {coding[:40]!r}: allowed are gzip, deflate, identity")
+        raise Problem(415, f"content coding {coding[:40]!r}: allowed are gzip, deflate, identity")
     inflater = zlib.decompressobj(bits)
     try:
         plain = inflater.decompress(body, largest + 1)
     except zlib.error as error:
-        raise Refusal(400, f"the body is no {coding}: {error}") from error
+        raise Problem(400, f"the body is no {coding}: {error}") from error
     if len(plain) > largest:
-        raise Refusal(413, f"the body expands to more than {largest} bytes")
+        raise Problem(413, f"the body expands to more than {largest} bytes")
     if not inflater.eof:
-        raise Refusal(400, f"the {coding} body is cut off")
+        raise Problem(400, f"the {coding} body is cut off")
     return plain

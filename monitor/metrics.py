@@ -142,6 +142,7 @@ class Meters:
         )
         self.log_bytes = self._gauge("log_bytes", "Bytes held by a local log.", "log")
         self.intake_requests = self._counter("intake_requests", "HTTP intake requests, by status.", "status")
+        self.api_requests = self._counter("api_requests", "HTTP requests that act or ask, by status.", "act", "status")
         self.intake_bytes = self._counter("intake_bytes", "Bytes of bodies taken in over HTTP, as sent.")
         self.scrape_failures = self._counter("model_server_scrape_failures", "Scrapes of the model server that failed.")
         self.committee_up = self._gauge("committee_up", "1 while a hosted committee is ready to be asked.", "model")

@@ -6,7 +6,6 @@ unless configured otherwise, and browsers cannot be made to post to it: no form 
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import socket
@@ -21,12 +20,14 @@ from msgspec import Meta
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from detectors.units import Bytes, Seconds
+from monitor.api.endpoint import AGAIN, read_body
+from monitor.api.problem import Problem
 from monitor.exchange import Told
-from monitor.intake import Received, Refusal, records
+from monitor.intake import Received, records
 from monitor.log import Full
 from monitor.metrics import Meters
 from monitor.page import POLICY, page
@@ -35,7 +36,6 @@ from monitor.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-_SLOWEST = 30.0  # seconds that a body may take to come in
 _CONNECTIONS = 200  # at once; more are answered 503
 
 
@@ -207,13 +207,11 @@ class _Inlet:
     async def post(self, request: Request) -> Response:
         try:
             answer = await self._take(request)
-        except Refusal as refusal:
-            answer = PlainTextResponse(f"{refusal}\n", refusal.status)
-            if refusal.status in (401, 408, 413):  # the rest of the body was not read
-                answer.headers["Connection"] = "close"
+        except Problem as problem:
+            answer = problem.answer()
         except Full:
             # What was sent is kept by the sender: a full log means that what follows is slow.
-            answer = PlainTextResponse("the intake log is full; try again\n", 503, {"Retry-After": "5"})
+            answer = Problem(503, "the intake log is full; try again", after=AGAIN).answer()
         except ClientDisconnect:
             answer = Response(status_code=400)
         self._requests.labels(str(answer.status_code)).inc()
@@ -224,29 +222,11 @@ class _Inlet:
         if token:
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), token.encode()):
-                raise Refusal(401, "this intake wants a bearer token")
-        body = await self._body(request)
+                raise Problem(401, "this intake wants a bearer token")
+        body = await read_body(request, self._options.max_body)
         self._bytes.inc(len(body))
         received = records(request.scope["headers"], body, self._options.max_body)
         if received:
             # A write to the page cache, 20 us; a pool of threads would cost five times that.
             self._daemon.take(received)
         return Response(status_code=202)
-
-    async def _body(self, request: Request) -> bytes:
-        largest = self._options.max_body
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > largest:
-            raise Refusal(413, f"the body has more than {largest} bytes")
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(_SLOWEST):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > largest:
-                        raise Refusal(413, f"the body has more than {largest} bytes")
-                    parts.append(part)
-        except TimeoutError as error:
-            raise Refusal(408, f"the body did not come within {_SLOWEST:g} s") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitor.intake import Received, Refusal, records
+from monitor.api.problem import Problem
+from monitor.intake import Received, records
 
 LARGEST = 1 << 20
 
@@ -21,7 +22,7 @@ def taken(body: bytes, **headers: str) -> list[Received]:
 
 
 def refused(body: bytes, **headers: str) -> tuple[int, str]:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Problem) as caught:
         taken(body, **headers)
     return caught.value.status, str(caught.value)
 
@@ -131,6 +132,6 @@ def test_any_request_is_taken_or_refused(body: bytes, media: str, coding: str) -
     status = 202
     try:
         taken(body, content_type=media, content_encoding=coding)
-    except Refusal as refusal:
-        status = refusal.status
+    except Problem as problem:
+        status = problem.status
     assert status in (202, 400, 413, 415)
