@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from alerting.alert import Verdict
-from alerting.labeling.queue import Labels
+from alerting.labeling.task import Labels
 from alerting.retraining import Word
 from detectors.draw import Draw
 from detectors.encode import decode, encode

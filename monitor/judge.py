@@ -17,7 +17,7 @@ import msgspec
 
 from alerting import lifecycle
 from alerting.alert import Alert, Look, Notice, Symptom
-from alerting.labeling.queue import Draw, Withdrawal
+from alerting.labeling.task import Draw, Withdrawal
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from alerting.labeling import queue as labeling
+from alerting.labeling import task as labeling
 from detectors.core import Batch, Kind
 from detectors.draw import Draw, sizes
 from detectors.encode import encode

@@ -24,7 +24,7 @@ class SqliteQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         """The live queue; QueueError when the file cannot be opened."""
         from alerting.labeling.sqlite import SqliteLabelQueue
 
-        return SqliteLabelQueue(Path(self.path))
+        return SqliteLabelQueue(Path(self.path))  # type: ignore[return-value]
 
 
 class MongoQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mongo"):
@@ -45,7 +45,7 @@ class MongoQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         QueueError for a connection string that makes no sense."""
         from alerting.labeling.mongo import MongoLabelQueue  # 20 MB of driver that SQLite users do without
 
-        return MongoLabelQueue(self)
+        return MongoLabelQueue(self)  # type: ignore[return-value]
 
 
 QueueOptions = SqliteQueue | MongoQueue

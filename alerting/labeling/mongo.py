@@ -16,19 +16,9 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure, PyMongoError
 
 from alerting.labeling import MongoQueue
-from alerting.labeling.queue import (
-    ATTEMPTS,
-    LabelBatch,
-    LabelingStatus,
-    LabelTask,
-    Outcome,
-    QueueError,
-    Value,
-    answered,
-    bounded,
-    document,
-    skipped,
-)
+from alerting.labeling.moves import ATTEMPTS, answered, skipped
+from alerting.labeling.queue import Outcome, QueueError
+from alerting.labeling.task import LabelBatch, LabelingStatus, LabelTask, Value, bounded, document
 
 T = TypeVar("T")
 
@@ -110,8 +100,8 @@ class MongoLabelQueue:
 
     def labeled_since(self, time: float, limit: int = 1000) -> list[LabelTask]:
         with _told():
-            order = [("labeled_at", ASCENDING), ("_id", ASCENDING)]
-            return [_task(found) for found in self._tasks.find({"labeled_at": {"$gte": time}}, sort=order, limit=limit)]
+            order = [("final.at", ASCENDING), ("_id", ASCENDING)]
+            return [_task(found) for found in self._tasks.find({"final.at": {"$gte": time}}, sort=order, limit=limit)]
 
     def close(self) -> None:
         self._client.close()
@@ -120,7 +110,7 @@ class MongoLabelQueue:
         if not self._indexed:
             self._tasks.create_index([("Labeling status", ASCENDING), *_ORDER])
             self._tasks.create_index([("lease.until", ASCENDING)])
-            self._tasks.create_index([("labeled_at", ASCENDING)])
+            self._tasks.create_index([("final.at", ASCENDING)])
             self._indexed = True
 
     def _release(self, now: float) -> None:

@@ -14,19 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from alerting.labeling.queue import (
-    LabelBatch,
-    LabelingStatus,
-    LabelTask,
-    Outcome,
-    QueueError,
-    Value,
-    answered,
-    bounded,
-    leased,
-    returned,
-    skipped,
-)
+from alerting.labeling.moves import answered, leased, returned, skipped
+from alerting.labeling.queue import Outcome, QueueError
+from alerting.labeling.task import LabelBatch, LabelingStatus, LabelTask, Value, bounded
 
 _BUSY = 10.0  # seconds to wait for another process's transaction; one takes milliseconds
 
@@ -164,7 +154,7 @@ def _row(task: LabelTask) -> tuple[str, str, float, float, int, float | None, fl
         task.date.timestamp(),
         task.select.rank,
         task.lease.until if task.lease else None,
-        task.labeled_at,
+        task.final.at if task.final else None,
         msgspec.json.encode(task),
     )
 

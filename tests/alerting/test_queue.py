@@ -17,20 +17,17 @@ from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
 from alerting.labeling import MongoQueue, QueueOptions, SqliteQueue
-from alerting.labeling.queue import (
-    ATTEMPTS,
+from alerting.labeling.moves import ATTEMPTS
+from alerting.labeling.queue import LabelQueue, Outcome, QueueError, QueueSink
+from alerting.labeling.task import (
     LARGEST,
     ClassScore,
     Draw,
     EventRef,
     LabelBatch,
-    LabelQueue,
     LabelTask,
     ModelRef,
-    Outcome,
     Prediction,
-    QueueError,
-    QueueSink,
     Select,
     Value,
     bounded,
