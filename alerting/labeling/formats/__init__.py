@@ -12,7 +12,7 @@ from typing import Any
 
 from alerting.labeling.formats import cvat, doccano, fiftyone, ground_truth, label_studio, plain, prodigy, wire
 from alerting.labeling.formats.wire import Fault, Reply, Unfit
-from alerting.labeling.queue import LabelTask
+from alerting.labeling.task import Asked
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Format:
     """How one tool wants its items, and gives them back."""
 
     suffix: str  # of a file
-    item: Callable[[LabelTask], Mapping[str, Any]]  # raises Unfit
+    item: Callable[[Asked], Mapping[str, Any]]  # raises Unfit
     file: Callable[[Sequence[Mapping[str, Any]]], bytes]
     read: Callable[[bytes], Iterator[Reply | Fault]]  # never raises for what it is given
 
-    def write(self, tasks: Sequence[LabelTask]) -> bytes:
+    def write(self, tasks: Sequence[Asked]) -> bytes:
         """The tasks as one file. Raises Unfit."""
         return self.file([self.item(task) for task in tasks])
 

@@ -21,7 +21,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask
+from alerting.labeling.task import Asked, Box
 
 LARGEST = 256 << 20  # bytes of annotations once unpacked: 100,000 pictures with ten boxes each
 
@@ -35,13 +35,13 @@ class _Entry(msgspec.Struct):
     meta: dict[str, Any] = {}
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """A line of the manifest. Raises Unfit for a task without a picture."""
     uri, size = wire.image(task)
     path = name_of(uri)
     return {
         "name": str(path.with_suffix("")), "extension": path.suffix, "width": size.width, "height": size.height,
-        "meta": {wire.ID: task.id},
+        "meta": {wire.ID: task.task},
     }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def name_of(uri: str) -> PurePosixPath:
     return PurePosixPath(urlsplit(uri).path.lstrip("/"))
 
 
-def prelabels(tasks: Sequence[LabelTask]) -> bytes:
+def prelabels(tasks: Sequence[Asked]) -> bytes:
     """The models' answers as annotations to upload to the task: a tag for the class, a box for each box."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
@@ -68,9 +68,9 @@ def prelabels(tasks: Sequence[LabelTask]) -> bytes:
         about = {"id": str(n), "name": str(name_of(uri)), "width": str(size.width), "height": str(size.height)}
         picture = ET.SubElement(root, "image", about)
         answer = wire.label(task)
-        if answer is not None and not task.prediction.boxes:
+        if answer is not None and not wire.predicted(task).boxes:
             ET.SubElement(picture, "tag", {"label": answer, "source": "auto"})
-        for box in task.prediction.boxes:
+        for box in wire.predicted(task).boxes:
             corners = {
                 "xtl": box.left, "ytl": box.top, "xbr": box.left + box.width, "ybr": box.top + box.height,
             }  # fmt: skip

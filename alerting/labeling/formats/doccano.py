@@ -9,7 +9,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import LabelTask, Value
+from alerting.labeling.task import Asked, Value
 
 
 class _Line(msgspec.Struct):
@@ -21,9 +21,9 @@ class _Line(msgspec.Struct):
     username: str = ""
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """A line. Doccano knows one kind of label, so the model's answer would come back as a labeler's: it stays out."""
-    return {"text": wire.text(task), wire.ID: task.id} | wire.present(uri=task.uri)
+    return {"text": wire.text(task), wire.ID: task.task} | wire.present(uri=task.uri)
 
 
 def read(data: bytes) -> Iterator[Reply | Fault]:

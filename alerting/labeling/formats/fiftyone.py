@@ -12,7 +12,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask
+from alerting.labeling.task import Asked, Box
 
 _NAME = "driftd"
 
@@ -34,10 +34,10 @@ class _Sample(msgspec.Struct):
     last_modified_at: Any = None
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """A sample. Raises Unfit for a task without a picture."""
     uri, size = wire.image(task)
-    said = task.prediction
+    said = wire.predicted(task)
     answer = wire.label(task)
     boxes = [
         {
@@ -50,7 +50,7 @@ def item(task: LabelTask) -> dict[str, Any]:
         for box in said.boxes
     ]  # fmt: skip
     sample = {
-        "filepath": uri, "tags": [], wire.ID: task.id,
+        "filepath": uri, "tags": [], wire.ID: task.task,
         "metadata": {"_cls": "ImageMetadata", "width": size.width, "height": size.height},
     }  # fmt: skip
     if answer is not None:

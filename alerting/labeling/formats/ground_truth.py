@@ -14,7 +14,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask, Value
+from alerting.labeling.task import Asked, Box, Value
 
 _PRELABEL = "driftd-prelabel"
 _METADATA = "-metadata"
@@ -41,10 +41,10 @@ class _Place(msgspec.Struct):
     height: float
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """A line: `source-ref` for what lies in a bucket, `source` for text; the model's answer as a label by machine."""
     source = {"source-ref": task.uri} if task.uri else {"source": wire.text(task)}
-    return {**source, wire.ID: task.id, **_prelabel(task)}
+    return {**source, wire.ID: task.task, **_prelabel(task)}
 
 
 def read(data: bytes) -> Iterator[Reply | Fault]:
@@ -52,8 +52,8 @@ def read(data: bytes) -> Iterator[Reply | Fault]:
     return wire.from_lines(data, _replies)
 
 
-def _prelabel(task: LabelTask) -> dict[str, Any]:
-    said, size = task.prediction, task.picture
+def _prelabel(task: Asked) -> dict[str, Any]:
+    said, size = wire.predicted(task), task.picture
     drawn = task.date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     metadata: dict[str, Any] = {"human-annotated": "no", "creation-date": drawn, "job-name": _JOB + _PRELABEL}
     if said.boxes and size is not None:

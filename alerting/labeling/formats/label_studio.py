@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask, Picture, Value
+from alerting.labeling.task import Asked, Box, Picture, Value
 
 
 class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ class _Task(msgspec.Struct):
 
 class _Flat(msgspec.Struct):
     driftd_id: str
-    annotation_id: int
+    annotation_id: int | None
     annotator: int | str | dict[str, Any] | None = None
     created_at: str | None = None
     updated_at: str | None = None
@@ -76,13 +76,14 @@ class _Flat(msgspec.Struct):
 DEFAULT = Names()
 
 
-def item(task: LabelTask, names: Names = DEFAULT) -> dict[str, Any]:
-    """A task with the model's answer as its prediction. Inputs stand in `data.inputs` for a table, and each under its
-    own name for an interface that shows them one by one."""
-    data = {**wire.inputs(task), "inputs": wire.inputs(task), **wire.present(uri=task.uri), wire.ID: task.id}
-    predicted = [*_prediction(task, names), *_boxes(task, names)]
-    prediction = wire.present(model_version=task.model.version or task.model.name, score=wire.confidence(task))
-    return {"data": data, "meta": {wire.ID: task.id}} | wire.present(
+def item(task: Asked, names: Names = DEFAULT) -> dict[str, Any]:
+    """A task with the model's answer as its prediction: boxes, or else the label, as Label Studio refuses a prediction
+    for a control that the interface lacks. Inputs stand in `data.inputs` for a table, and each under its own name for
+    an interface that shows them one by one."""
+    data = {**wire.inputs(task), "inputs": wire.inputs(task), **wire.present(uri=task.uri), wire.ID: task.task}
+    predicted = [*_boxes(task, names)] or [*_prediction(task, names)]
+    prediction = wire.present(model_version=task.version or task.model, score=wire.confidence(task))
+    return {"data": data, "meta": {wire.ID: task.task}} | wire.present(
         predictions=[prediction | {"result": predicted}] if predicted else []
     )
 
@@ -125,6 +126,8 @@ def _replies(part: bytes) -> Iterator[Reply]:
         yield from (annotation.reply(ours) for annotation in task.annotations)
         return
     flat = msgspec.convert(whole, _Flat)
+    if flat.annotation_id is None:
+        return  # nobody has labeled it
     yield Annotation(
         id=flat.annotation_id,
         result=list(_unflattened(whole)),
@@ -186,8 +189,8 @@ def _box(part: dict[str, Any], value: dict[str, Any]) -> Box:
         raise wire.Unreadable(f"a box without {error}") from error
 
 
-def _prediction(task: LabelTask, names: Names) -> Iterator[dict[str, Any]]:
-    given = task.prediction.label
+def _prediction(task: Asked, names: Names) -> Iterator[dict[str, Any]]:
+    given = wire.predicted(task).label
     if given is None:
         return
     number = isinstance(given, int | float) and not isinstance(given, bool)
@@ -195,11 +198,11 @@ def _prediction(task: LabelTask, names: Names) -> Iterator[dict[str, Any]]:
     yield {"id": "answer", "type": kind, "from_name": names.answer, "to_name": names.shown, "value": value}
 
 
-def _boxes(task: LabelTask, names: Names) -> Iterator[dict[str, Any]]:
+def _boxes(task: Asked, names: Names) -> Iterator[dict[str, Any]]:
     picture = task.picture
     if picture is None:
         return
-    for n, box in enumerate(task.prediction.boxes):
+    for n, box in enumerate(wire.predicted(task).boxes):
         yield {
             "id": f"box{n}", "type": "rectanglelabels", "from_name": names.boxes, "to_name": names.shown,
             "original_width": picture.width, "original_height": picture.height, "image_rotation": 0,

@@ -9,7 +9,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask
+from alerting.labeling.task import Asked, Box
 
 
 class _Line(msgspec.Struct):
@@ -22,9 +22,9 @@ class _Line(msgspec.Struct):
     seconds: float | None = None
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """The line of a task."""
-    said = task.prediction
+    said = wire.predicted(task)
     prediction = wire.present(
         label=said.label,
         score=wire.confidence(task),
@@ -32,8 +32,8 @@ def item(task: LabelTask) -> dict[str, Any]:
         boxes=[msgspec.to_builtins(box) for box in said.boxes],
     )
     size = {} if task.picture is None else {"width": task.picture.width, "height": task.picture.height}
-    return {wire.ID: task.id} | size | wire.present(
-        dataset=task.dataset, model=task.model.name, version=task.model.version, uri=task.uri,
+    return {wire.ID: task.task} | size | wire.present(
+        dataset=task.dataset, model=task.model, version=task.version, uri=task.uri,
         inputs=wire.inputs(task), prediction=prediction,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import msgspec
 
 from alerting.labeling.formats import wire
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import Box, LabelTask
+from alerting.labeling.task import Asked, Box
 
 
 class _Span(msgspec.Struct):
@@ -33,9 +33,9 @@ class _Line(msgspec.Struct):
     timestamp: float | None = msgspec.field(name="_timestamp", default=None)
 
 
-def item(task: LabelTask) -> dict[str, Any]:
+def item(task: Asked) -> dict[str, Any]:
     """A line: text or picture, the model's answer as the choice that is accepted, its other classes to choose from."""
-    said = task.prediction
+    said = wire.predicted(task)
     answer = wire.label(task)
     options = [{"id": name, "text": name} for name in _classes(task)]
     spans = [
@@ -51,7 +51,7 @@ def item(task: LabelTask) -> dict[str, Any]:
     size = {} if task.picture is None else {"width": task.picture.width, "height": task.picture.height}
     shown = {"image": task.uri} if task.uri else {"text": wire.text(task)}
     meta = wire.present(score=wire.confidence(task))
-    return {**shown, wire.ID: task.id, "meta": {wire.ID: task.id, **meta}, **size} | wire.present(
+    return {**shown, wire.ID: task.task, "meta": {wire.ID: task.task, **meta}, **size} | wire.present(
         options=options, accept=[answer] if answer is not None and options else [], spans=spans
     )
 
@@ -61,9 +61,9 @@ def read(data: bytes) -> Iterator[Reply | Fault]:
     return wire.from_lines(data, _replies)
 
 
-def _classes(task: LabelTask) -> list[str]:
+def _classes(task: Asked) -> list[str]:
     answer = wire.label(task)
-    names = [score.name for score in task.prediction.scores]
+    names = [score.name for score in wire.predicted(task).scores]
     return names if answer is None or answer in names else [answer, *names]
 
 

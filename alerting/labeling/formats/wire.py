@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from alerting.labeling.queue import Box, LabelTask, Picture, Value
+from alerting.labeling.task import Asked, Box, Picture, Prediction, Value
 
 ID = "driftd_id"  # the task's id under this name in every format; the only way back
 
@@ -39,7 +39,7 @@ class Fault(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a labeling tool says of one task. The same reply any number of times is one, by its `key`."""
 
-    task: str  # id of the `LabelTask`
+    task: str  # our id of it
     value: Value = None  # the label; of several classes their names, sorted, with commas between
     boxes: tuple[Box, ...] = ()
     skipped: bool = False  # the labeler could not tell
@@ -67,37 +67,42 @@ def joined(names: Iterable[str]) -> str | None:
     return ",".join(sorted(set(names))) or None
 
 
-def inputs(task: LabelTask) -> dict[str, Value]:
+def inputs(task: Asked) -> dict[str, Value]:
     """What the labeler is shown, by name."""
     return {each.name: each.value for each in task.inputs}
 
 
-def text(task: LabelTask) -> str:
+def text(task: Asked) -> str:
     """The same as words: the input `text`, the only one there is, or a line for each."""
     given = inputs(task)
     words = given.get(_TEXT, next(iter(given.values())) if len(given) == 1 else None)
     return words if isinstance(words, str) else "\n".join(f"{name}: {value}" for name, value in given.items())
 
 
-def confidence(task: LabelTask) -> float | None:
+def predicted(task: Asked) -> Prediction:
+    """What the model answered; nothing where the labelers are not to be led."""
+    return task.prediction or Prediction()
+
+
+def confidence(task: Asked) -> float | None:
     """The score of the class that the model chose, the largest where scores are not named like it."""
-    scores = {score.name: score.value for score in task.prediction.scores if score.value is not None}
-    return scores.get(str(task.prediction.label), max(scores.values(), default=None))
+    scores = {score.name: score.value for score in predicted(task).scores if score.value is not None}
+    return scores.get(str(predicted(task).label), max(scores.values(), default=None))
 
 
-def label(task: LabelTask) -> str | None:
+def label(task: Asked) -> str | None:
     """The model's answer as the name of a class; None where it gave none.
 
     A flag is called as JSON calls it.
     """
-    given = task.prediction.label
+    given = predicted(task).label
     return None if given is None else str(given).lower() if isinstance(given, bool) else str(given)
 
 
-def image(task: LabelTask) -> tuple[str, Picture]:
+def image(task: Asked) -> tuple[str, Picture]:
     """Address and size of the picture. Raises Unfit where either is missing."""
     if not task.uri or task.picture is None:
-        raise Unfit(f"task {task.id}: this format holds pictures, with their size in pixels")
+        raise Unfit(f"task {task.task}: this format holds pictures, with their size in pixels")
     return task.uri, task.picture
 
 
