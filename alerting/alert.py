@@ -51,6 +51,13 @@ class Symptom(msgspec.Struct, frozen=True):
     facts: dict[str, float | str] = {}
     scope: str = ""  # as in `Look`
     broken: bool = False  # the data are broken (missing, of a wrong kind, stuck): that explains what moves with it
+    examples: tuple[str, ...] = ()  # ids of events that show it most clearly
+
+    @property
+    def since(self) -> float:
+        """Event time at which the change began, as far as is known; no later than the window it was found in."""
+        told = self.facts.get("since", self.start)
+        return min(told, self.start) if isinstance(told, float) else self.start
 
     @property
     def key(self) -> str:
@@ -128,6 +135,9 @@ class Alert(msgspec.Struct, frozen=True):
     serial: int = 0  # transitions told so far; makes a notice's id
     resolved: float | None = None
     said: float = 0.0  # event time of the last notice
+    held: bool = False  # by that notice, receivers hold it for open
+    said_severity: Severity = Severity.INFO  # in that notice
+    said_joined: int = 0  # in that notice
     opened_as: Severity = Severity.WARNING  # severity at opening; it only rises while the alert is open
     quiet: float | None = None  # event time of the first clean look since `last_seen`
     scope: str = ""  # as in `Look`
@@ -143,6 +153,7 @@ class Alert(msgspec.Struct, frozen=True):
     deadline: float | None = None  # event time by which a person must rule, or what is unintended be mended
     verdict: Verdict | None = None  # the last on this alert, none after it was revoked
     before: Verdict | None = None  # the last on the same thing, of an alert before this one
+    examples: tuple[str, ...] = ()  # ids of events that showed it most clearly at the last look
 
     @property
     def look(self) -> Look:
@@ -188,6 +199,7 @@ class Notice(msgspec.Struct, frozen=True):
             "score": _finite(alert.score),
             "limit": _finite(alert.limit),
             "facts": {name: fact if isinstance(fact, str) else _finite(fact) for name, fact in alert.facts.items()},
+            "examples": list(alert.examples),
             "members": [{"key": m.key, "column": m.column, "text": m.text} for m in alert.members],
             "joined": alert.joined,
             "relapses": alert.relapses,

@@ -1,4 +1,8 @@
-"""One POST over HTTP: bounded in time and size, redirects not followed, its failure told as `Undelivered`."""
+"""One POST over HTTP: to an address that was looked at, bounded in time and size, redirects not followed.
+
+Its failure is told as `Undelivered`. Beside the looking up of the name, which the system bounds, the whole exchange
+has one timeout.
+"""
 
 from __future__ import annotations
 
@@ -7,69 +11,89 @@ import http.client
 import re
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+from alerting.connection import Forbidden, Resolve, checked_host, connect, limited, lookup
 from alerting.deliver import Undelivered
 
-_READ = 2_000  # bytes of an answer that are looked at, for the words of a refusal
+_READ = 8_000  # bytes of an answer that are looked at: the words of a refusal, or what a caller asks to read
 
 # The address, the credentials or the load are wrong, not the payload: everything for this destination has to wait.
 _TROUBLE = {401, 403, 404, 405, 407, 408, 409, 410, 421, 425, 429}
 
 
 class Endpoint:
-    """Where to post. `url` and `headers` may hold secrets; `name`, the host, stands for them in every message."""
+    """Where to post. `url` and `headers` may hold secrets; `name`, the host, stands for them in every message.
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeout: float, ca: str = "") -> None:
+    `hidden` are secrets that a body holds; `accepted` are statuses that are as good as 2xx; `private` false refuses
+    private addresses and loopback, too (see `alerting.connection.objection`). ValueError for a URL without a host or
+    to where nothing may be sent, OSError for a CA file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        ca: str = "",
+        *,
+        hidden: Collection[str] = (),
+        accepted: Collection[int] = (),
+        private: bool = True,
+        resolve: Resolve = lookup,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the URL of a sink starts with http:// or https:// and names a host")
-        self.name = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-        self._host, self._port = parts.hostname, parts.port
+        self._host = checked_host(parts.hostname, private=private)
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._private, self._resolve = private, resolve
+        self.name = f"{self._host}:{self._port}"
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {"Content-Type": "application/json", "User-Agent": "driftd", **headers}
         if parts.username is not None:
-            pair = f"{parts.username}:{parts.password or ''}".encode()
-            self._headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+            self._headers |= basic(parts.username, parts.password or "")
         # Any longer word of them may be one, such as a token in the path of a webhook.
-        hidden = re.findall(r"[^\s/?&=:,;]{7,}", " ".join((url, *headers.values())))
-        self._secrets = re.compile("|".join(map(re.escape, sorted(hidden, key=len, reverse=True))) or r"\b\B")
-        self._timeout = timeout
+        words = {*hidden, *re.findall(r"[^\s/?&=:,;]{7,}", " ".join((url, *headers.values())))} - {""}
+        self._secrets = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"\b\B")
+        self._timeout, self._accepted = timeout, accepted
         self._tls = ssl.create_default_context(cafile=ca or None) if parts.scheme == "https" else None
 
-    def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Post and have it accepted (2xx) within the timeout, or raise `Undelivered`."""
-        connection = self._connection()
+    def post(self, body: bytes, headers: Mapping[str, str] | None = None, *, read: bool = False) -> bytes:
+        """Post and have it accepted (2xx) within the timeout, or raise `Undelivered`.
+
+        With `read` it returns the answer's first 8,000 bytes, which else are not waited for.
+        """
+        deadline = time.monotonic() + self._timeout
         try:
-            connection.connect()
-            # The socket's timeout starts anew with every byte received; this one is for the whole exchange.
-            late = threading.Event()
-            watchdog = threading.Timer(self._timeout, _hang_up, [connection.sock, late])
-            watchdog.daemon = True
-            watchdog.start()
-            try:
+            plain = connect(self._host, self._port, self._timeout, private=self._private, resolve=self._resolve)
+            # Given its socket, the connection looks up no name again; the Host header and TLS still have the name.
+            connection = self._connection()
+            connection.sock = stream = self._wrapped(plain)
+            with closing(connection), limited(lambda: stream, deadline - time.monotonic()):
+                if isinstance(stream, ssl.SSLSocket):
+                    stream.do_handshake()
                 connection.request("POST", self._path, body, {**self._headers, **(headers or {})})
                 with connection.getresponse() as answer:
-                    words = answer.read(_READ) if answer.status >= 300 else b""
-            finally:
-                watchdog.cancel()
-                if late.is_set():  # headers that were cut off look complete to http.client
-                    raise TimeoutError
+                    words = answer.read(_READ) if read or answer.status >= 300 else b""
         except (OSError, http.client.HTTPException) as error:
             raise Undelivered(f"{self.name}: {_cause(error)}", retry=True) from error
-        finally:
-            connection.close()
-        if answer.status >= 300:
+        if answer.status >= 300 and answer.status not in self._accepted:
             raise self._refusal(answer.status, answer.reason, words, answer.headers.get("Retry-After"))
+        return words
 
     def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPConnection if self._tls is None else http.client.HTTPSConnection
+        return kind(self._host, self._port, timeout=self._timeout)
+
+    def _wrapped(self, plain: socket.socket) -> socket.socket:
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+            return plain
+        return self._tls.wrap_socket(plain, server_hostname=self._host, do_handshake_on_connect=False)
 
     def _refusal(self, status: int, reason: str, words: bytes, after: str | None) -> Undelivered:
         text = f"{self.name}: {status} {reason}"
@@ -83,15 +107,14 @@ class Endpoint:
         return Undelivered(text, retry=retry, after=_seconds(after))
 
 
-def _hang_up(sock: socket.socket, late: threading.Event) -> None:
-    late.set()
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # gone already
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header by which a user proves to be one."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 def _cause(error: Exception) -> str:
+    if isinstance(error, Forbidden):
+        return str(error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ConnectionRefusedError):
