@@ -1,18 +1,21 @@
 """Delivery: one thread per destination takes items, sends them, backs off, and reports what got through.
 
 A dead destination slows no other, and nothing is given up: an item leaves only when its destination took it. Two kinds
-of failure are told apart. *The destination is in trouble*: everything for it waits, in order. *The destination refuses
-this payload*: it alone is set aside and tried again now and then, while the others pass it.
+of failure are told apart. *The destination is in trouble*: everything for it waits, in order; after some failures in a
+row its circuit opens, and one item at a time is tried until one gets through. *The destination refuses this payload*:
+it is set aside with what is about the same alert, and tried again now and then, while all others pass it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
@@ -70,11 +73,27 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longest: Annotated[Seconds, Meta(gt=0, description="Ceiling of every wait; also the wait of refused items.")] = (
         300.0
     )
+    trip: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Failures in a row that open a destination's circuit: it counts as down, and is tried with one "
+            "item at a time.",
+        ),
+    ] = 5
 
-    def wait(self, failures: int, after: float | None, rng: random.Random) -> float:
-        """Seconds to wait after so many failures in a row, at least as long as the destination asked."""
-        ceiling = min(self.longest, self.first * 2.0 ** min(failures - 1, 60))
+    def wait(self, failures: int, after: float | None, rng: random.Random, most: float = math.inf) -> float:
+        """Seconds to wait after so many failures in a row: `most` at most, and at least what the destination asked."""
+        ceiling = min(self.longest, most, self.first * 2.0 ** min(failures - 1, 60))
         return max(rng.uniform(0.0, ceiling), min(after or 0.0, _LONGEST))
+
+
+class Circuit(StrEnum):
+    """Whether a destination is tried."""
+
+    CLOSED = "closed"  # whatever is due is sent
+    OPEN = "open"  # it is down: nothing is sent before the next attempt is due
+    HALF_OPEN = "half-open"  # one item is being tried, which closes it or opens it again
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -88,80 +107,118 @@ class Condition(msgspec.Struct, frozen=True):
     oldest: float | None = None  # UTC seconds at which the oldest held item was made
     last_error: str = ""  # of the present trouble; empty when all is well
     alive: float = 0.0  # UTC seconds the thread last went round
+    circuit: Circuit = Circuit.CLOSED
+    retry: float | None = None  # UTC seconds of the next attempt; None when it is not in trouble
 
 
 class _Aside(msgspec.Struct):
-    item: Item
+    """An item that was refused, and behind it those about the same thing."""
+
+    items: deque[Item]
     due: float
 
 
 class Lane:
-    """Items of one destination and when they are due. Knows no thread and no wall clock: `now` is handed in."""
+    """Items of one destination and when they are due. Knows no thread and no wall clock: `now` is handed in.
+
+    Nothing leaves it but what was delivered. Items about one thing are delivered in the order they were put.
+    """
 
     def __init__(self, sink: Sink, backoff: Backoff, rng: random.Random) -> None:
         self.queue: deque[Item] = deque()
-        self.aside: deque[_Aside] = deque()  # by due time: each is put at the end with the same wait
         self.attempts = self.failures = self.delivered = 0
         self.last_error = ""
+        self._aside: dict[str, _Aside] = {}  # by what they are about; by due time: each goes to the end with one wait
         self._sink = sink
         self._backoff = backoff
         self._rng = rng
-        self._in_a_row = 0
+        self._resend = sink.resend if isinstance(sink, Refreshing) else math.inf
+        self._in_a_row = 0  # failures of the destination, of sends and refreshes alike
         self._due = 0.0
         self._batch = BATCH
         self._refresh_due = 0.0
-        self._refresh_failures = 0
+
+    @property
+    def refused(self) -> int:
+        """Items set aside now."""
+        return sum(len(aside.items) for aside in self._aside.values())
+
+    @property
+    def retry(self) -> float | None:
+        """When a destination in trouble is tried again; None where it is in none."""
+        return self._due if self._in_a_row else None
+
+    def circuit(self, now: float) -> Circuit:
+        """Whether the destination would be tried now."""
+        if self._in_a_row < self._backoff.trip:
+            return Circuit.CLOSED
+        return Circuit.OPEN if now < self._due else Circuit.HALF_OPEN
 
     def due(self, *, refreshing: bool) -> float:
         """When there is something to do; infinity when nothing waits."""
         times = [self._due] if self.queue else []
-        times += [max(self._due, self.aside[0].due)] if self.aside else []
-        times += [self._refresh_due] if refreshing else []
-        return min(times, default=float("inf"))
+        times += [max(self._due, next(iter(self._aside.values())).due)] if self._aside else []
+        times += [max(self._due, self._refresh_due)] if refreshing else []
+        return min(times, default=math.inf)
 
     def send(self, now: float) -> list[Item]:
         """One attempt with what is due; returns the items that got through."""
         if now < self._due:
             return []
-        if self.aside and self.aside[0].due <= now:
-            batch = [self.aside.popleft().item]
-        elif self.queue:
-            batch = [self.queue.popleft() for _ in range(min(self._batch, len(self.queue)))]
-        else:
+        about, aside = next(iter(self._aside.items()), ("", None))
+        if aside is not None and aside.due <= now:
+            return self._send_again(about, aside, now)
+        batch = self._take(1 if self.circuit(now) is Circuit.HALF_OPEN else self._batch)
+        if not batch:
             return []
-        trouble = self._attempt(lambda: self._sink.send(batch))
+        trouble = self._attempt(lambda: self._sink.send(batch), now)
         through = batch if trouble is None else batch[: trouble.delivered]
         rest = batch[len(through) :]
         self.delivered += len(through)
         if trouble is None:
-            self._in_a_row, self._batch, self.last_error = 0, min(BATCH, self._batch * 2), ""
-        elif trouble.retry:
-            self._in_a_row += 1
-            self._due = now + self._backoff.wait(self._in_a_row, trouble.after, self._rng)
-            self.queue.extendleft(reversed(rest))
-        elif len(rest) > 1:
-            # Some item of the batch is refused: halve until it stands alone.
-            self._batch = max(1, len(rest) // 2)
-            self.queue.extendleft(reversed(rest))
+            self._batch = min(BATCH, self._batch * 2)
+        elif not trouble.retry and len(rest) == 1:
+            self._aside[_about(rest[0])] = _Aside(deque(rest), now + self._backoff.longest)
         else:
-            self.aside.extend(_Aside(item, now + self._backoff.longest) for item in rest)
+            # Where some item of the batch is refused: halve until it stands alone.
+            self._batch = self._batch if trouble.retry else max(1, len(rest) // 2)
+            self.queue.extendleft(reversed(rest))
         return through
 
     def refresh(self, alerts: Sequence[Alert], now: float, wall: float) -> None:
         """Tell a sink that forgets what is open, when that is due."""
-        if now < self._refresh_due or not isinstance(self._sink, Refreshing):
+        if now < max(self._due, self._refresh_due) or not isinstance(self._sink, Refreshing):
             return
         sink = self._sink
-        trouble = self._attempt(lambda: sink.refresh(alerts, wall))
-        if trouble is None:
-            self._refresh_failures = 0
-            self._refresh_due = now + sink.resend
-        else:
-            self._refresh_failures += 1
-            wait = self._backoff.wait(self._refresh_failures, trouble.after, self._rng)
-            self._refresh_due = now + min(wait, sink.resend)
+        self._attempt(lambda: sink.refresh(alerts, wall), now)
+        self._refresh_due = now + sink.resend if not self._in_a_row else self._due
 
-    def _attempt(self, act: Callable[[], None]) -> Undelivered | None:
+    def _take(self, most: int) -> list[Item]:
+        """The next items that wait behind none that was refused; the others go aside behind those."""
+        batch: list[Item] = []
+        while self.queue and len(batch) < most:
+            item = self.queue.popleft()
+            aside = self._aside.get(_about(item))
+            (batch if aside is None else aside.items).append(item)
+        return batch
+
+    def _send_again(self, about: str, aside: _Aside, now: float) -> list[Item]:
+        """One attempt with an item that was refused."""
+        item = aside.items[0]
+        trouble = self._attempt(lambda: self._sink.send([item]), now)
+        if trouble is None:
+            self.delivered += 1
+            aside.items.popleft()
+            del self._aside[about]
+            self.queue.extendleft(reversed(aside.items))
+            return [item]
+        if not trouble.retry:
+            aside.due = now + self._backoff.longest
+            self._aside[about] = self._aside.pop(about)
+        return []
+
+    def _attempt(self, act: Callable[[], None], now: float) -> Undelivered | None:
+        """A call of the sink. Whoever answers, be it with a refusal, is not down."""
         self.attempts += 1
         try:
             act()
@@ -171,10 +228,18 @@ class Lane:
             _log.exception("a sink failed in a way it should not")
             trouble = Undelivered(f"internal error: {type(error).__name__}", retry=False)
         else:
+            self._in_a_row, self.last_error = 0, ""
             return None
         self.failures += 1
         self.last_error = str(trouble)
+        self._in_a_row = self._in_a_row + 1 if trouble.retry else 0
+        if trouble.retry:
+            self._due = now + self._backoff.wait(self._in_a_row, trouble.after, self._rng, self._resend)
         return trouble
+
+
+def _about(item: Item) -> str:
+    return item.about or item.id
 
 
 class _Worker:
@@ -258,9 +323,11 @@ class _Worker:
                 attempts=lane.attempts,
                 failures=lane.failures,
                 delivered=lane.delivered,
-                refused=len(lane.aside),
+                refused=lane.refused,
                 last_error=lane.last_error,
                 alive=time.time(),
+                circuit=lane.circuit(now),
+                retry=None if lane.retry is None else time.time() + lane.retry - time.monotonic(),
             )
         return True
 

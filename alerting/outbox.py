@@ -27,6 +27,9 @@ class Item(msgspec.Struct, frozen=True):
     destination: str
     payload: bytes
     created: float  # UTC seconds
+    about: str = (
+        ""  # items about the same thing, such as an alert, reach their destination in order; empty: about itself
+    )
 
     @property
     def key(self) -> Key:
@@ -36,8 +39,8 @@ class Item(msgspec.Struct, frozen=True):
 
 def notices_to(destinations: Sequence[str], notices: Iterable[Notice], created: float) -> list[Item]:
     """An item per notice and destination, in the order of the notices."""
-    packed = [(notice.id, msgspec.msgpack.encode(notice)) for notice in notices]
-    return [Item(notice, to, payload, created) for notice, payload in packed for to in destinations]
+    packed = [(notice.id, msgspec.msgpack.encode(notice), notice.alert.key) for notice in notices]
+    return [Item(id_, to, payload, created, about) for id_, payload, about in packed for to in destinations]
 
 
 def notice_in(item: Item) -> Notice:

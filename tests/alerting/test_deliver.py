@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from alerting.alert import Alert, Severity
-from alerting.deliver import BATCH, Backoff, Condition, Delivery, Lane, Undelivered
+from alerting.deliver import BATCH, Backoff, Circuit, Condition, Delivery, Lane, Undelivered
 from alerting.outbox import Item
 
 
@@ -123,7 +123,7 @@ def test_a_refused_item_is_set_aside_and_tried_again_while_the_others_pass() -> 
     while one.due(refreshing=False) <= 0.0:
         one.send(0.0)
     assert sorted(map(int, desk.taken)) == [i for i in range(BATCH * 2) if i != 77]
-    assert [a.item.id for a in one.aside] == ["77"]
+    assert one.refused == 1
     assert len(desk.seen) < 30  # halving, not one by one
 
     assert one.due(refreshing=False) == 300.0
@@ -143,8 +143,82 @@ def test_a_fault_of_the_sink_itself_loses_nothing(caplog: pytest.LogCaptureFixtu
     one.queue.append(item(1))
     one.send(0.0)
     assert desk.taken == ["1"]
-    assert [a.item.id for a in one.aside] == ["0"]
+    assert one.refused == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_after_failures_in_a_row_one_item_at_a_time_is_tried_until_one_gets_through() -> None:
+    desk = Desk(trouble("down"))
+    one = lane(desk, first=1.0, longest=64.0, trip=3)
+    one.queue.extend(item(i) for i in range(200))
+    now, seen = 0.0, []
+    for _ in range(6):
+        assert one.circuit(now) is (Circuit.CLOSED if len(seen) < 3 else Circuit.HALF_OPEN)
+        one.send(now)
+        seen.append(desk.seen[-1])
+        assert one.circuit(now) is (Circuit.CLOSED if len(seen) < 3 else Circuit.OPEN)
+        assert one.retry is not None
+        one.send((now + one.retry) / 2)  # too early
+        now = one.retry
+    assert desk.seen == seen == [100, 100, 100, 1, 1, 1]
+
+    desk.say = len
+    assert [i.id for i in one.send(now)] == ["0"]
+    assert one.circuit(now) is Circuit.CLOSED
+    assert one.retry is None
+    one.send(now)
+    assert desk.seen[-1] == 100
+
+
+def test_a_refusal_is_an_answer_and_opens_no_circuit() -> None:
+    def refuse(_: Sequence[Item]) -> None:
+        raise Undelivered("bad", retry=False)
+
+    one = lane(Desk(refuse), trip=1)
+    one.queue.extend(item(i) for i in range(5))
+    while one.due(refreshing=False) <= 0.0:
+        one.send(0.0)
+    assert one.refused == 5
+    assert one.circuit(0.0) is Circuit.CLOSED
+
+
+def test_what_follows_a_refused_item_about_the_same_alert_waits_behind_it() -> None:
+    bad = {"opened"}
+
+    def refuse(items: Sequence[Item]) -> None:
+        if bad & {i.id for i in items}:
+            raise Undelivered("bad", retry=False)
+
+    desk = Desk(refuse)
+    one = lane(desk, longest=300.0)
+    one.queue.extend(Item(name, "a", b"", 0.0, about) for name, about in (("opened", "x"), ("other", "y")))
+    while one.due(refreshing=False) <= 0.0:
+        one.send(0.0)
+    one.queue.append(Item("resolved", "a", b"", 0.0, "x"))
+    one.send(10.0)
+    assert desk.taken == ["other"]
+    assert one.refused == 2
+
+    bad.clear()
+    now = one.due(refreshing=False)
+    one.send(now)
+    one.send(now)
+    assert desk.taken == ["other", "opened", "resolved"]
+    assert one.refused == 0
+
+
+def test_a_refresh_waits_while_the_circuit_is_open_but_no_longer_than_a_resend() -> None:
+    desk = Desk(trouble("down"))
+    one = lane(desk, first=300.0, longest=300.0, trip=1)
+    one.queue.append(item(1))
+    one.send(0.0)
+    assert one.retry is not None
+    one.refresh([ALERT], one.retry - 0.01, 1e9)
+    assert desk.told == []
+    assert one.retry <= desk.resend
+    one.refresh([ALERT], one.retry, 1e9)
+    assert len(desk.told) == 1
+    assert one.circuit(one.retry or 0.0) is Circuit.CLOSED
 
 
 ALERT = Alert("m/psi/x", "m", "psi", "x", Severity.INFO, 1.0, 2.0, "text", 1.0, 0.5)
