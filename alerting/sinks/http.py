@@ -68,6 +68,12 @@ class Endpoint:
 
         With `read` it returns the answer's first 8,000 bytes, which else are not waited for.
         """
+        return self.ask("POST", self._path, body, headers, largest=_READ if read else 0)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None, *, largest: int
+    ) -> bytes:
+        """Any request to a path of the same server; the first `largest` bytes of what it answers. Raises as `post`."""
         deadline = time.monotonic() + self._timeout
         try:
             plain = connect(self._host, self._port, self._timeout, private=self._private, resolve=self._resolve)
@@ -77,9 +83,9 @@ class Endpoint:
             with closing(connection), limited(lambda: stream, deadline - time.monotonic()):
                 if isinstance(stream, ssl.SSLSocket):
                     stream.do_handshake()
-                connection.request("POST", self._path, body, {**self._headers, **(headers or {})})
+                connection.request(method, path, body, {**self._headers, **(headers or {})})
                 with connection.getresponse() as answer:
-                    words = answer.read(_READ) if read or answer.status >= 300 else b""
+                    words = answer.read(_READ if answer.status >= 300 else largest)
         except (OSError, http.client.HTTPException) as error:
             raise Undelivered(f"{self.name}: {_cause(error)}", retry=True) from error
         if answer.status >= 300 and answer.status not in self._accepted:
