@@ -123,6 +123,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Measured] = {}
     fell: tuple[str, ...] = ()  # classes and slices that fell
     weights: str = "half"
+    labels_uri: str = ""  # where label sets are fetched, a set's id put for `{id}`
     stop_rules: dict[str, Any] = {}
     due: float | None = None  # event time at which it is sent unless a person stops it
     status: Status
@@ -141,12 +142,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return not any(span.start <= time < span.end for span in self.excluded)
 
-    def document(self, labels_uri: str = "") -> dict[str, Any]:
-        """What targets are told: plain JSON. `labels_uri` is where label sets are fetched, their id put for `{id}`."""
+    def document(self) -> dict[str, Any]:
+        """What targets are told: plain JSON."""
         counts = {"train": self.train, "eval": self.evaluate}
         sets = {
-            part: {"id": name, "labels": counts[part]}
-            | ({"uri": labels_uri.replace("{id}", name)} if labels_uri else {})
+            part: {"id": name, "labels": counts[part], "uri": self.labels_uri.replace("{id}", name)}
             for part, name in self.sets().items()
         }
         return {

@@ -42,8 +42,8 @@ class StopRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             gt=0, le=1, description="Mean agreement beyond chance (kappa) of versions in succession from which on more "
             "labels change nothing."
         ),
-    ] = 0.97  # fmt: skip
-    rounds: Annotated[int, Meta(ge=2, le=10, description="Versions in succession that it is the mean of.")] = 3
+    ] = 0.98  # fmt: skip
+    rounds: Annotated[int, Meta(ge=2, le=10, description="Versions in succession that it is the mean of.")] = 4
     labels: Annotated[int | None, Meta(description="Labels after which it ends anyway.")] = None
     money: Annotated[float | None, Meta(description="Cost of labels and training after which it ends anyway.")] = None
     time: Annotated[Seconds | None, Meta(description="Event time after which it ends anyway.")] = None
@@ -91,7 +91,7 @@ def stop(campaign: Campaign, rules: StopRules, now: float) -> Stop | None:
     """The first rule that ends the campaign, None to go on. `now` is event time.
 
     >>> campaign = Campaign(since=0.0)
-    >>> for kappa in (0.90, 0.98, 0.99): campaign.add_round(kappa)
+    >>> for kappa in (0.90, 0.98, 0.99, 0.98): campaign.add_round(kappa)
     >>> stop(campaign, StopRules(), now=1.0) is None
     True
     >>> campaign.add_round(0.97); stop(campaign, StopRules(), now=1.0).rule

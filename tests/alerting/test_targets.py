@@ -1,0 +1,188 @@
+"""Every target over a real server: the exact request it sends, what a repeat does, what refusals do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from alerting.deliver import Undelivered
+from alerting.outbox import Item
+from alerting.policy import Cause
+from alerting.retraining import Measured, Request, Span, Status, moved
+from alerting.secret import Secret
+from alerting.targets import TARGETS, TargetOptions
+from tests.services.web import Answer, Receiver
+
+SECRET = "hunter2-token"
+STARTING = sorted(TARGETS.keys() & {"argo_workflows", "airflow", "kubeflow", "github"})
+HTTP = sorted(TARGETS.keys() & {"webhook", *STARTING})
+OPTIONS: dict[str, dict[str, Any]] = {
+    "webhook": {"headers": {"Authorization": f"Bearer {SECRET}"}},
+    "argo_workflows": {"namespace": "ml", "template": "train", "token": Secret(SECRET)},
+    "airflow": {"dag": "retrain iris", "version": 2, "username": "ann", "password": Secret(SECRET)},
+    "kubeflow": {"pipeline": "p-1", "experiment": "e-1", "token": Secret(SECRET)},
+    "github": {"repository": "shop/models", "token": Secret(SECRET)},
+}
+
+
+def request(**changes: Any) -> Request:
+    made = Request(
+        id="0123abcd", model="iris", version="7", mode="automatic", cause=Cause.GAIN, text="It pays.",
+        alerts=("iris/psi/weight",), detectors=("psi",), made=1_000.0, span=Span(0.0, 1_000.0), train=80, evaluate=20,
+        by_class={"a": 60, "b": 40}, before={"accuracy": Measured(0.8, 0.75, 0.85, 100)}, status=Status.SENT,
+        labels_uri="http://driftd:8080/v1/labels/set/{id}",
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def options(kind: str, url: str, **more: Any) -> TargetOptions:
+    made: TargetOptions = TARGETS[kind](**{"url": url, **OPTIONS[kind], **more})
+    return made
+
+
+def send(kind: str, url: str, *requests: Request, **more: Any) -> None:
+    options(kind, url, **more).open().send([each.item("here", 0.0) for each in requests])
+
+
+@pytest.mark.parametrize("kind", HTTP)
+class TestEveryTarget:
+    def test_the_body_says_what_is_asked(self, kind: str, receiver: Receiver) -> None:
+        send(kind, receiver.url, request())
+        (call,) = receiver.calls
+        text = call.body.decode().replace('\\"', '"')
+        for said in ('"request_id":"0123abcd"', '"current_version":"7"', "v1/labels/set/0123abcd-train", '"half"'):
+            assert said in text
+
+    def test_a_repeat_is_the_same_request(self, kind: str, receiver: Receiver) -> None:
+        send(kind, receiver.url, request(), request())
+        first, second = receiver.calls
+        assert (first.path, first.body) == (second.path, second.body)
+
+    @pytest.mark.parametrize("status", [401, 404, 429, 503])
+    def test_trouble_is_tried_again_when_the_server_says(self, kind: str, receiver: Receiver, status: int) -> None:
+        receiver.answers.append(Answer(status, {"retry-after": "7"}))
+        with pytest.raises(Undelivered) as raised:
+            send(kind, receiver.url, request(), request())
+        assert (raised.value.retry, raised.value.after, raised.value.delivered) == (True, 7.0, 0)
+
+    def test_a_refusal_sets_the_request_aside_and_names_no_secret(self, kind: str, receiver: Receiver) -> None:
+        receiver.answers.extend([Answer(), Answer(422, body=f"no {SECRET} here".encode())])
+        with pytest.raises(Undelivered) as raised:
+            send(kind, receiver.url, request(), request())
+        assert (raised.value.retry, raised.value.delivered) == (False, 1)
+        assert SECRET not in str(raised.value)
+
+    def test_secrets_are_in_no_repr(self, kind: str) -> None:
+        assert SECRET not in repr(options(kind, f"http://here/{SECRET}" if kind == "webhook" else "http://here"))
+
+
+@pytest.mark.parametrize("kind", STARTING)
+def test_what_starts_a_run_is_not_told_of_the_end(kind: str, receiver: Receiver) -> None:
+    send(kind, receiver.url, moved(request(), Status.CLOSED, 2_000.0))
+    assert receiver.calls == []
+
+
+def test_the_webhook_is_told_the_end_under_an_id_of_its_own(receiver: Receiver) -> None:
+    send("webhook", receiver.url, request(), moved(request(), Status.CLOSED, 2_000.0))
+    asked, answered = receiver.calls
+    assert asked.headers["idempotency-key"] == "0123abcd"
+    assert answered.headers["idempotency-key"] == "0123abcd.closed"
+    assert (asked.json()["status"], answered.json()["status"]) == ("sent", "closed")
+
+
+def test_the_webhook_is_signed(receiver: Receiver) -> None:
+    send("webhook", receiver.url, request(), secrets=(Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),))
+    (call,) = receiver.calls
+    assert call.headers["webhook-id"] == "0123abcd"
+    assert call.headers["webhook-signature"].startswith("v1,")
+
+
+def test_argo_submits_a_workflow_of_a_fixed_name(receiver: Receiver) -> None:
+    receiver.answers.append(Answer(409))  # it is there already
+    send("argo_workflows", receiver.url, request())
+    (call,) = receiver.calls
+    assert (call.method, call.path) == ("POST", "/api/v1/workflows/ml/submit")
+    assert call.headers["authorization"] == f"Bearer {SECRET}"
+    body = call.json()
+    parameters = body["submitOptions"].pop("parameters")
+    assert body == {
+        "namespace": "ml",
+        "resourceKind": "WorkflowTemplate",
+        "resourceName": "train",
+        "submitOptions": {"name": "driftd-0123abcd", "labels": "driftd.io/request=0123abcd"},
+    }
+    assert parameters[:2] == ["model=iris", "request_id=0123abcd"]
+    assert json.loads(parameters[2].removeprefix("request="))["request_id"] == "0123abcd"
+
+
+def test_airflow_2_is_asked_with_a_password(receiver: Receiver) -> None:
+    receiver.answers.append(Answer(409))  # the run is there already
+    send("airflow", receiver.url, request())
+    (call,) = receiver.calls
+    assert call.path == "/api/v1/dags/retrain%20iris/dagRuns"
+    assert call.headers["authorization"] == "Basic YW5uOmh1bnRlcjItdG9rZW4="
+    assert call.json().keys() == {"dag_run_id", "conf", "note"}
+    assert call.json()["dag_run_id"] == "driftd__0123abcd"
+
+
+def test_airflow_3_is_asked_with_a_token_that_is_renewed(receiver: Receiver) -> None:
+    def token(name: str) -> Answer:
+        return Answer(201, body=json.dumps({"access_token": name}).encode())
+
+    receiver.answers.extend([token("one"), Answer(), Answer(), Answer(401), token("two"), Answer()])
+    sink = options("airflow", receiver.url, version=3).open()
+    sink.send([request().item("here", 0.0)])
+    sink.send([request().item("here", 0.0)])
+    with pytest.raises(Undelivered):
+        sink.send([request().item("here", 0.0)])
+    sink.send([request().item("here", 0.0)])
+    paths = [call.path for call in receiver.calls]
+    runs, login = "/api/v2/dags/retrain%20iris/dagRuns", "/auth/token"
+    assert paths == [login, runs, runs, runs, login, runs]
+    assert receiver.calls[0].json() == {"username": "ann", "password": Secret(SECRET)}
+    assert [call.headers.get("authorization") for call in receiver.calls[1:]] == [
+        "Bearer one", "Bearer one", "Bearer one", None, "Bearer two",
+    ]  # fmt: skip
+    assert receiver.calls[1].json()["logical_date"] is None
+
+
+def test_airflow_3_that_gives_no_token_is_tried_again(receiver: Receiver) -> None:
+    receiver.answers.append(Answer(200, body=b"<html>a proxy's page</html>"))
+    with pytest.raises(Undelivered) as raised:
+        send("airflow", receiver.url, request(), version=3)
+    assert raised.value.retry
+
+
+def test_kubeflow_creates_a_run(receiver: Receiver) -> None:
+    send("kubeflow", receiver.url, request())
+    (call,) = receiver.calls
+    assert call.path == "/apis/v2beta1/runs"
+    body = call.json()
+    assert json.loads(body.pop("runtime_config")["parameters"]["request"])["model"] == "iris"
+    assert body == {
+        "display_name": "retrain iris 0123abcd",
+        "description": "It pays.",
+        "pipeline_version_reference": {"pipeline_id": "p-1"},
+        "experiment_id": "e-1",
+    }
+
+
+def test_github_is_sent_an_event(receiver: Receiver) -> None:
+    receiver.answers.append(Answer(204))
+    send("github", receiver.url, request())
+    (call,) = receiver.calls
+    assert call.path == "/repos/shop/models/dispatches"
+    assert call.headers["accept"] == "application/vnd.github+json"
+    assert call.headers["x-github-api-version"] == "2022-11-28"
+    body = call.json()
+    assert body.keys() == {"event_type", "client_payload"}
+    assert (body["event_type"], body["client_payload"].keys()) == ("retrain", {"request"})
+
+
+def test_items_of_one_request_are_told_apart() -> None:
+    ids = {item.id for item in (request().item("a", 0.0), moved(request(), Status.CLOSED, 1.0).item("a", 0.0))}
+    assert len(ids) == 2
+    assert isinstance(request().item("a", 0.0), Item)
