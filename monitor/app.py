@@ -18,6 +18,7 @@ import msgspec
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import Counter
 
+from alerting.alert import Alert
 from alerting.deliver import Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
@@ -35,6 +36,7 @@ from monitor.judge import Effects, Judge
 from monitor.log import DiskLog, InUse, MemoryLog
 from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
 from monitor.metrics import Meters
+from monitor.people import People, resident
 from monitor.plan import Plan, labelled, plans, server_of
 from monitor.snapshot import Snapshot
 from monitor.sources import Source
@@ -111,6 +113,7 @@ class App:
             )
             self._intake = DiskLog(root / "intake", max_bytes=limits.intake_bytes) if config.intake else None
             self._dead = config.dead_letters.open(root / "dead-letters")
+            people = People([p for p in config.web.people if p.token] or [resident(root)])
         except (OSError, InUse) as error:
             raise Unstartable(f"state in {root}: {error}") from error
         self.meters = Meters(
@@ -166,7 +169,7 @@ class App:
                 meters=self.meters,
             )
             self._ingesting.append(loop)
-        self._web = Web(config.web, self, self.meters, intake=config.intake)
+        self._web = Web(config.web, self, self.meters, people, (), intake=config.intake)
         self._counted: dict[str, int] = {}
         self._jobs = BackgroundScheduler(daemon=True)
         self._jobs.add_job(self._measure, "interval", seconds=MEASURED)
@@ -226,6 +229,12 @@ class App:
 
     def snapshot(self) -> Snapshot:
         return self._judge.snapshot() if hasattr(self, "_judge") else Snapshot()
+
+    def alerts(self) -> Sequence[Alert]:
+        return self._judge.alerts()
+
+    def exchange_name(self, model: str) -> str | None:
+        return next((key for key, plan in self._models.items() if plan.name == model), None)
 
     def silences(self) -> Mapping[str, float]:
         now = time.monotonic()

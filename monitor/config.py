@@ -73,6 +73,8 @@ _EXAMPLE: dict[str, Any] = {
     "alerts.sinks[].url": "https://hooks.example.org/drift",
     "dead_letters.brokers": ["kafka:9092"],
     "dead_letters.topic": "inference.driftd.dlq",
+    "web.people[].name": "ada",
+    "web.people[].token": "${ADA_TOKEN:-}",
     "labeling.url": "mongodb://mongo:27017",
 }
 _HEAD = """# Configuration
@@ -379,6 +381,16 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield from _check_contradictions(config, model, f"$.models[{i}]")
     destinations = [sink.name for sink in config.alerts.sinks]
     yield from _twice(destinations, "$.alerts.sinks[{}].name", "give each destination a name of its own")
+    people = config.web.people
+    yield from _twice(
+        [person.name for person in people], "$.web.people[{}].name", "give each person a name of their own"
+    )
+    tokens = [person.token for person in people]
+    yield from (
+        f"$.web.people[{i}].token: another person has the same; give each person a token of their own"
+        for i, token in enumerate(tokens)
+        if token and token in tokens[:i]
+    )
     if config.queue.name in destinations:
         place = f"$.alerts.sinks[{destinations.index(config.queue.name)}].name"
         yield f"{place}: {config.queue.name!r} is the name of the labeling queue; choose another"

@@ -1,8 +1,8 @@
 """Who may do what over HTTP: people by their tokens.
 
-What a reader would get wrong: nobody is let in by where they come from. Where no people are configured the daemon makes
-one token and keeps it in its state's directory, readable by its own user alone, so that the command line on the same
-machine finds it.
+What a reader would get wrong: nobody is let in by where they come from. Where nobody has a token the daemon makes one
+and keeps it in its state's directory, readable by its own user alone, so that the command line on the same machine
+finds it.
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
     token: Annotated[
         Secret,
-        Meta(description="What proves it, `Authorization: Bearer ...`; at least 16 characters. Give it as `${...}`."),
+        Meta(
+            description="What proves it, `Authorization: Bearer ...`, at least 16 characters, given as `${...}`. "
+            "Empty: they may do nothing."
+        ),
     ]
     may: Annotated[tuple[Right, ...], Meta(min_length=1, description="What they may do.")] = tuple(Right)
 
     def __post_init__(self) -> None:
-        if len(self.token) < SHORTEST:
+        if self.token and len(self.token) < SHORTEST:
             raise ValueError(f"the token has {len(self.token)} characters; at least {SHORTEST} are needed")
 
 
@@ -70,7 +73,7 @@ class People:
     """
 
     def __init__(self, persons: Sequence[Person], clock: Callable[[], float] = time.monotonic) -> None:
-        self._known = [_Known(p.name, _digest(p.token), frozenset(p.may)) for p in persons]
+        self._known = [_Known(p.name, _digest(p.token), frozenset(p.may)) for p in persons if p.token]
         self._clock = clock
         self._tried: dict[str, dict[bytes, float]] = {}  # wrong tokens by network, the network last seen at the end
 

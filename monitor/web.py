@@ -12,27 +12,30 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any
 
 import msgspec
 import uvicorn
 from msgspec import Meta
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from detectors.units import Bytes, Seconds
-from monitor.api.endpoint import AGAIN, read_body
+from monitor.api.alerts import Rulings
+from monitor.api.daemon import Daemon
+from monitor.api.endpoint import AGAIN, Door, Endpoint, json_of, read_body
+from monitor.api.openapi import document
 from monitor.api.problem import Problem
-from monitor.exchange import Told
-from monitor.intake import Received, records
+from monitor.intake import records
 from monitor.log import Full
-from monitor.metrics import Meters
+from monitor.metrics import Meters, version
 from monitor.page import POLICY, page
+from monitor.people import People, Person
 from monitor.settings import Secret
-from monitor.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,13 @@ class WebOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Secret,
         Meta(description="What a POST must carry as `Authorization: Bearer ...`; empty: nothing. Give it as `${...}`."),
     ] = Secret("")
+    people: Annotated[
+        tuple[Person, ...],
+        Meta(
+            description="Who may give verdicts, label, review and confirm retraining. Where nobody has a token, "
+            "whoever can read the one that the daemon then keeps in `state.path`.",
+        ),
+    ] = ()
     stalled: Annotated[
         Seconds, Meta(gt=0, description="`/healthz` fails when a thread has not gone round for this long.")
     ] = 60.0
@@ -62,32 +72,23 @@ class Unbound(Exception):
     """The address cannot be listened on. Choose another `web.host` or `web.port`, or stop what holds it."""
 
 
-class Daemon(Protocol):
-    """What the server shows and feeds. Every method is called on the server's thread and must not block."""
-
-    def snapshot(self) -> Snapshot: ...
-
-    def silences(self) -> Mapping[str, float]:
-        """Seconds since each long-lived thread last went round."""
-
-    def not_ready(self) -> Sequence[str]:
-        """Why it cannot do its work yet, in words; empty when it can."""
-
-    def take(self, received: Sequence[Received]) -> None:
-        """Keeps records of the intake; they are safe when it returns. Raises `Full`."""
-
-    def tell(self, told: Sequence[Told]) -> None:
-        """Lays what people and tools did before the judge; it is safe when it returns. Raises `Full`."""
-
-
 class Web:
     """The server. `start` binds, so that a taken port is known at once; `stop` lets requests at hand finish."""
 
-    def __init__(self, options: WebOptions, daemon: Daemon, meters: Meters, *, intake: bool) -> None:
+    def __init__(
+        self,
+        options: WebOptions,
+        daemon: Daemon,
+        meters: Meters,
+        people: People,
+        acts: Sequence[Endpoint],
+        *,
+        intake: bool,
+    ) -> None:
         self._options = options
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application(options, daemon, meters, intake=intake),
+                application(options, daemon, meters, people, acts, intake=intake),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -128,15 +129,24 @@ class Web:
             self._thread.join(timeout)
 
 
-def application(options: WebOptions, daemon: Daemon, meters: Meters, *, intake: bool) -> Starlette:
-    """The ASGI application. Without `intake` a POST is answered 404: no source would read what it brings."""
-    pages = _Pages(options, daemon, meters)
+def application(
+    options: WebOptions, daemon: Daemon, meters: Meters, people: People, acts: Sequence[Endpoint], *, intake: bool
+) -> Starlette:
+    """The ASGI application. `acts` are what people may do beside what every daemon offers.
+
+    Without `intake` events are answered 404: no source would read what they bring.
+    """
+    door, rulings = Door(people, meters), Rulings(daemon, time.time)
+    endpoints = [*rulings.endpoints(), *acts]
+    pages = _Pages(options, daemon, meters, document(endpoints, version()))
     routes = [
         Route("/", pages.index),
         Route("/healthz", pages.healthz),
         Route("/readyz", pages.readyz),
         Route("/metrics", pages.metrics),
         Route("/status", pages.status),
+        Route("/openapi.json", pages.openapi),
+        *map(door.route, endpoints),
     ]
     if intake:
         inlet = _Inlet(options, daemon, meters)
@@ -145,17 +155,29 @@ def application(options: WebOptions, daemon: Daemon, meters: Meters, *, intake: 
             Route("/", inlet.post, methods=["POST"]),  # where KServe's logger posts
             *routes,
         ]
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={HTTPException: _told})
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: no such path, not this method."""
+    assert isinstance(error, HTTPException)
+    answer = Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}").answer()
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 class _Pages:
     """What is read. Coroutines, for a plain function would be run in a pool of threads."""
 
-    def __init__(self, options: WebOptions, daemon: Daemon, meters: Meters) -> None:
+    def __init__(self, options: WebOptions, daemon: Daemon, meters: Meters, described: Mapping[str, Any]) -> None:
         self._options = options
         self._daemon = daemon
         self._meters = meters
+        self._described = described
         self._started = time.time()
+
+    async def openapi(self, request: Request) -> Response:
+        return json_of(self._described)
 
     async def healthz(self, request: Request) -> Response:
         """Live while every thread goes round. A broker that is away is no reason to be restarted."""

@@ -11,6 +11,7 @@ import jsonschema  # type: ignore[import-untyped]  # ships no types
 import pytest
 import yaml
 from msgspec import inspect
+from msgspec.structs import replace
 
 from alerting.labeling import SqliteQueue
 from detectors.checks.shift import Psi
@@ -67,7 +68,8 @@ def test_the_full_file_holds_every_key_there_is() -> None:
 def test_the_full_file_says_what_the_defaults_are() -> None:
     config = load(ROOT / "config" / "full.yaml", {})
     default = Config()
-    for part in ("window", "state", "web", "limits", "log", "dead_letters"):
+    assert replace(config.web, people=()) == default.web
+    for part in ("window", "state", "limits", "log", "dead_letters"):
         assert getattr(config, part) == getattr(default, part)
 
 

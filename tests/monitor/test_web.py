@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alerting.alert import Alert
 from detectors.core import Kind, Role
 from monitor.exchange import Told
 from monitor.intake import Received
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
+from monitor.people import People
 from monitor.settings import Secret
 from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, Snapshot
 from monitor.web import Unbound, Web, WebOptions
@@ -47,6 +49,12 @@ class Standing:
 
     def snapshot(self) -> Snapshot:
         return SNAPSHOT
+
+    def alerts(self) -> Sequence[Alert]:
+        return ()
+
+    def exchange_name(self, model: str) -> str | None:
+        return model
 
     def silences(self) -> Mapping[str, float]:
         return self.silent
@@ -85,7 +93,7 @@ class Client:
 def serving(options: WebOptions | None = None, *, intake: bool = True) -> Iterator[Client]:
     daemon = Standing()
     meters = Meters(daemon.snapshot, silences=daemon.silences)
-    web = Web(options or WebOptions(port=0, max_body=4096), daemon, meters, intake=intake)
+    web = Web(options or WebOptions(port=0, max_body=4096), daemon, meters, People(()), (), intake=intake)
     web.start()
     try:
         yield Client(web.port, daemon, meters)
@@ -215,7 +223,7 @@ def test_a_taken_port_is_told_at_once() -> None:
         port = taken.getsockname()[1]
         daemon = Standing()
         with pytest.raises(Unbound, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
-            Web(WebOptions(port=port), daemon, Meters(), intake=False).start()
+            Web(WebOptions(port=port), daemon, Meters(), People(()), (), intake=False).start()
 
 
 def test_the_default_is_loopback() -> None:

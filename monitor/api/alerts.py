@@ -1,0 +1,179 @@
+"""Alerts, and what people say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from alerting.alert import Alert, Ruling, Verdict
+from detectors.units import parse_seconds
+from monitor.api.daemon import Daemon
+from monitor.api.endpoint import Call, Endpoint
+from monitor.api.problem import Problem
+from monitor.decode.times import parse_time
+from monitor.exchange import Told
+from monitor.people import Right
+from monitor.snapshot import ModelView, VerdictView
+
+_GIVEN = 1000  # verdicts remembered until the judge shows them
+_WORD = Meta(max_length=64)
+
+
+class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which alerts."""
+
+    state: Annotated[
+        Literal["open", "resolved", "all"], Meta(description="Resolved ones are kept for a quarter of an hour.")
+    ] = "open"
+    model: Annotated[str, Meta(description="Of this model alone.")] = ""
+
+
+class Alerts(msgspec.Struct, frozen=True):
+    """Alerts as they were after the last judged window; times are event time, UTC seconds."""
+
+    alerts: tuple[Alert, ...]
+
+
+class Ruled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a person says of an alert."""
+
+    ruling: Annotated[Ruling, Meta(description="What it was.")]
+    why: Annotated[str, Meta(max_length=2000, description="For whoever reads it later.")] = ""
+    until: Annotated[
+        str,
+        Meta(
+            max_length=40,
+            description="Of a false alarm: how long the same is not told of, such as `7d`, or until when, such as "
+            "`2026-12-01T00:00:00Z`, in event time. Empty: as configured.",
+        ),
+    ] = ""
+    confirms: Annotated[str, _WORD, Meta(description="Id of the verdict that this one repeats.")] = ""
+    revokes: Annotated[str, _WORD, Meta(description="Id of the verdict that this one takes back.")] = ""
+
+
+class OfAlert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which verdicts."""
+
+    key: Annotated[str, Meta(description="On this alert alone.")] = ""
+    model: Annotated[str, Meta(description="On alerts of this model alone.")] = ""
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    """Verdicts, the newest of each model first."""
+
+    verdicts: tuple[VerdictView, ...]
+
+
+class Rulings:
+    """Takes verdicts in. Used by one thread. `clock` gives UTC seconds."""
+
+    def __init__(self, daemon: Daemon, clock: Callable[[], float]) -> None:
+        self._daemon = daemon
+        self._clock = clock
+        self._given: dict[str, Verdict] = {}
+
+    def endpoints(self) -> list[Endpoint]:
+        """Of alerts and verdicts."""
+        return [
+            Endpoint("GET", "/v1/alerts", self.alerts_list, "The alerts.", Alerts, query=Which),
+            Endpoint("GET", "/v1/verdicts", self.verdicts_list, "The verdicts.", Verdicts, query=OfAlert),
+            Endpoint(
+                "POST",
+                "/v1/alerts/{key:path}/verdict",
+                self.verdict_give,
+                "Say what an alert was. It counts once the judge has come to it, in the order of the windows.",
+                Verdict,
+                may=(Right.VERDICT,),
+                body=Ruled,
+                example=Ruled(Ruling.FALSE_ALARM, "the lamp was changed", until="7d"),
+                status=202,
+                problems={404: "No such alert.", 409: "It contradicts what was said before."},
+            ),
+        ]
+
+    async def alerts_list(self, call: Call) -> Alerts:
+        which: Which = call.query
+        return Alerts(
+            tuple(
+                alert
+                for alert in self._daemon.alerts()
+                if which.state in ("all", "open" if alert.resolved is None else "resolved")
+                and which.model in ("", alert.model)
+            )
+        )
+
+    async def verdicts_list(self, call: Call) -> Verdicts:
+        which: OfAlert = call.query
+        models = [view for view in self._daemon.snapshot().models if which.model in ("", view.model)]
+        return Verdicts(tuple(v for view in models for v in view.verdicts if which.key in ("", v.key)))
+
+    async def verdict_give(self, call: Call) -> Verdict:
+        return self.give(call.path["key"], call.body, call.by, call.id)
+
+    def give(self, key: str, ruled: Ruled, by: str, name: str) -> Verdict:
+        """Tells the judge of a verdict with this id. Problem 404, 409 or 422 says why not; `Full` passes through."""
+        if name in self._given:
+            return self._given[name]
+        view = self._model(key)
+        for earlier in filter(None, (ruled.confirms, ruled.revokes)):
+            ruling = self._earlier(key, view, earlier)
+            if earlier == ruled.confirms and ruling != ruled.ruling:
+                raise Problem(409, f"verdict {earlier} said {ruling!r}, which {ruled.ruling.value!r} does not confirm")
+        verdict = Verdict(
+            id=name,
+            key=key,
+            ruling=ruled.ruling,
+            by=by,
+            at=self._clock(),
+            why=ruled.why,
+            until=self._until(ruled, view),
+            confirms=ruled.confirms,
+            revokes=ruled.revokes,
+        )
+        model = self._daemon.exchange_name(view.model)
+        if model is None:
+            raise Problem(404, f"no model {view.model!r}")
+        self._daemon.tell([Told(name, model, verdict)])
+        self._given[name] = verdict
+        if len(self._given) > _GIVEN:
+            del self._given[next(iter(self._given))]
+        return verdict
+
+    def _model(self, key: str) -> ModelView:
+        """The model of an alert that is open, was until lately, or was ruled on."""
+        models = {view.model: view for view in self._daemon.snapshot().models}
+        for alert in self._daemon.alerts():
+            if alert.key == key and alert.model in models:
+                return models[alert.model]
+        for view in models.values():
+            if any(verdict.key == key for verdict in view.verdicts):
+                return view
+        raise Problem(404, f"no alert {key[:200]!r}; `GET /v1/alerts` lists them")
+
+    def _earlier(self, key: str, view: ModelView, name: str) -> str:
+        """The ruling of a verdict on this alert that still stands."""
+        shown = next((v for v in view.verdicts if v.id == name), None)
+        found = shown or self._given.get(name)
+        if found is None or found.key != key:
+            raise Problem(409, f"there is no verdict {name!r} on this alert")
+        if shown is not None and shown.revoked:
+            raise Problem(409, f"verdict {name} was taken back by {shown.revoked}")
+        return str(found.ruling)
+
+    def _until(self, ruled: Ruled, view: ModelView) -> float | None:
+        if not ruled.until:
+            return None
+        if ruled.ruling is not Ruling.FALSE_ALARM:
+            raise Problem(422, "`until` belongs to a false alarm")
+        until = parse_time(ruled.until)
+        if until != until:  # noqa: PLR0124 NaN: it is no time, so a duration
+            try:
+                until = view.window_end + parse_seconds(ruled.until)
+            except ValueError as error:
+                raise Problem(422, f"`until`: {error}, or a time such as 2026-12-01T00:00:00Z") from error
+        if not until > view.window_end:
+            raise Problem(422, "`until` lies in the past of the events")
+        return until
