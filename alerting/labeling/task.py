@@ -169,6 +169,7 @@ class Select(msgspec.Struct, frozen=True):
     key: float | None = None  # u / size, by which `rank` orders; needed of a task in reserve: pi = min(1, size * tau)
     score_version: str = ""  # version of the model that the score is of
     monitoring: bool = True  # False: labels of this strategy (a plain top-k) say nothing about the model's accuracy
+    expected: float | None = None  # chance that the answer is right, as it is summed over the batch under this name
 
 
 class Part(StrEnum):
