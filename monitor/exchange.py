@@ -31,6 +31,7 @@ class Partial(msgspec.Struct, frozen=True):
     draw: Draw | None = None  # candidates for labeling
     late: bool = False  # of a window closed before: goes to the totals, is not judged
     scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
+    versions: dict[str, int] = {}  # rows by the version that answered them, of the first few versions seen
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):

@@ -31,7 +31,7 @@ from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import SamplingOptions, offer
 from monitor.scopes import Scopes
-from monitor.versions import Versions, versions_of
+from monitor.versions import Versions, count_versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Model(Protocol):
 class _Window:
     """An open window of a model in a lane."""
 
-    __slots__ = ("draw", "events", "origin", "profile", "rows", "scopes", "waiting")
+    __slots__ = ("draw", "events", "origin", "profile", "rows", "scopes", "versions", "waiting")
 
     def __init__(self, origin: Partition) -> None:
         self.origin = origin  # what a label task says of where its event lies
@@ -70,6 +70,7 @@ class _Window:
         self.events: list[Event] = []  # while the reference is being learned
         self.draw: Draw | None = None
         self.scopes: dict[str, Profile] = {}
+        self.versions: dict[str, int] = {}  # rows by version
 
 
 class _Stream:
@@ -143,6 +144,7 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     events: list[Event]
     draw: Draw | None
     scopes: dict[str, bytes]
+    versions: dict[str, int] = {}
 
 
 class _SavedStream(msgspec.Struct, frozen=True):
@@ -476,6 +478,7 @@ class Ingest:
         if window.profile is None:
             window.profile = Profile(reference.layout)
         window.profile.update(rows)
+        count_versions(rows, window.versions)
         if plan.scopes:
             beyond = plan.scopes.count(rows, reference.layout, window.scopes)
             if beyond:
@@ -535,7 +538,7 @@ class Ingest:
             self._keep(lane, model, self._count(model, window, rest))
         profile = None if window.profile is None else window.profile.encode()
         scopes = {name: part.encode() for name, part in window.scopes.items()}
-        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes)
+        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes, window.versions)
 
     def _say(
         self,
@@ -741,7 +744,7 @@ class Ingest:
     def _restored(self, model: str, kept: _SavedWindow) -> _Window:
         window = _Window(Partition(*kept.origin))
         window.rows, window.events = kept.rows, kept.events
-        window.draw = kept.draw
+        window.draw, window.versions = kept.draw, kept.versions
         reference = self._references.get(model)
         if kept.waiting is not None:
             window.waiting = Rows([decode_batch(kept.waiting)])
@@ -770,4 +773,5 @@ def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _Save
         window.events,
         window.draw,
         {name: part.encode() for name, part in window.scopes.items()},
+        window.versions,
     )

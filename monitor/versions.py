@@ -26,6 +26,7 @@ from monitor.labels import hashes_of, spread_of
 
 SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
 KEEP = 10_000  # answers kept a partition, 40 bytes each in memory and checkpoint; as many of each open window
+COUNTED = 8  # versions of a window whose rows are counted: enough to tell which one is in service
 WAIT = 600.0  # seconds of event time that an answer waits for those of other versions
 TOLERANCE = 0.25  # standard deviations of the reference's answers; numbers further apart disagree
 LEARN = 1000  # comparisons that the reference of disagreement is learned from
@@ -35,6 +36,18 @@ _ROW = np.dtype([("key", "u8"), ("time", "f8"), ("version", "u8"), ("answer", "u
 def versions_of(model: str) -> str:
     """Name under which the disagreement of a model's versions is watched."""
     return f"{model}.versions" if model else "versions"
+
+
+def count_versions(rows: Batch, into: dict[str, int]) -> None:
+    """Adds the rows of each version, of at most `COUNTED` versions."""
+    version = rows.get("version")
+    if version is None or version.kind is not Kind.CATEGORY:
+        return
+    counts = np.bincount(version.values[version.values >= 0], minlength=len(version.words))
+    for code in np.flatnonzero(counts).tolist():
+        name = version.words[code]
+        if name in into or len(into) < COUNTED:
+            into[name] = into.get(name, 0) + int(counts[code])
 
 
 class _Saved(msgspec.Struct, frozen=True):
