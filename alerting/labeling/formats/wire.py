@@ -57,6 +57,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         said = (self.value, self.boxes, self.skipped, self.by)
         return hashlib.sha256(msgspec.msgpack.encode(said)).hexdigest()[:16]
 
+    @property
+    def updated(self) -> str:
+        """`at` as text that sorts like it; empty where the tool does not say."""
+        return "" if self.at is None else f"{self.at:017.6f}"
+
 
 def joined(names: Iterable[str]) -> str | None:
     """Names of classes as one label; None where there are none.
