@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Self
+
+from monitor.commands import alerts
+from monitor.commands.terminal import Command, command, configured, fail, load, say
 
 if TYPE_CHECKING:
-    from monitor.config import Config, ModelOptions
-
-Command = Callable[[argparse.Namespace], int]
+    from monitor.config import ModelOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = _parser().parse_args(arguments)
-    command: Command = given.command
+    run: Command = given.command
     try:
-        return command(given)
+        return run(given)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `driftd ... | head`
@@ -36,11 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = _command(commands, "run", _run, "watch the models of a configuration until stopped")
-    _configured(run, needed=False)
+    run = command(commands, "run", _run, "watch the models of a configuration until stopped")
+    configured(run, needed=False)
 
-    replay = _command(commands, "replay", _replay, "judge recorded events; findings as JSON lines, no outward effect")
-    _configured(replay)
+    replay = command(commands, "replay", _replay, "judge recorded events; findings as JSON lines, no outward effect")
+    configured(replay)
     replay.add_argument(
         "events",
         nargs="+",
@@ -49,82 +50,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("-o", "--output", type=Path, help="where findings go; standard output when left out")
 
-    check = _command(commands, "check", _check, "say what is wrong with a configuration")
-    _configured(check)
+    check = command(commands, "check", _check, "say what is wrong with a configuration")
+    configured(check)
     check.add_argument("--connect", action="store_true", help="also try every outside part")
 
     reference = commands.add_parser("reference", help="what the live events are held against")
     references = reference.add_subparsers(required=True, metavar="COMMAND")
-    build = _command(references, "build", _reference_build, "make a reference from training rows")
+    build = command(references, "build", _reference_build, "make a reference from training rows")
     build.add_argument("data", type=Path, metavar="DATA", help="a Parquet, CSV or JSON-lines file, or a directory")
     build.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     build.add_argument("--model", default="", help="the model's name, as events give it")
     build.add_argument("-c", "--config", type=Path, help="take the model's scorers from this configuration")
-    show = _command(references, "show", _reference_show, "say what a reference holds")
+    show = command(references, "show", _reference_show, "say what a reference holds")
     show.add_argument("file", type=Path, metavar="FILE")
 
     config = commands.add_parser("config", help="the configuration's own documentation")
     configs = config.add_subparsers(required=True, metavar="COMMAND")
-    _command(configs, "schema", _config_schema, "print the JSON Schema")
-    _command(configs, "example", _config_example, "print a full commented file")
+    command(configs, "schema", _config_schema, "print the JSON Schema")
+    command(configs, "example", _config_example, "print a full commented file")
 
-    demo = _command(commands, "demo", _demo, "play the shelf camera's story")
+    demo = command(commands, "demo", _demo, "play the shelf camera's story")
     demo.add_argument("--once", action="store_true", help="play once; exit code 1 if an act went unnoticed")
     demo.add_argument("--seed", type=int, default=0, help="another seed takes other pictures")
     demo.add_argument("--speed", type=float, default=60.0, help="how much faster than the clock events pass")
 
     letters = commands.add_parser("dead-letters", help="records that could not be read")
-    listing = _command(letters.add_subparsers(required=True, metavar="COMMAND"), "list", _letters, "print them")
-    _configured(listing)
+    listing = command(letters.add_subparsers(required=True, metavar="COMMAND"), "list", _letters, "print them")
+    configured(listing)
     listing.add_argument("-n", "--last", type=int, default=20, help="at most so many, the newest; default 20")
 
-    _command(commands, "version", _version, "print the version")
+    alerts.add(commands)
+
+    command(commands, "version", _version, "print the version")
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, help_text: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _configured(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
-    text = "the configuration" if needed else "the configuration; without one every default"
-    parser.add_argument("-c", "--config", type=Path, required=needed, help=text)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _fail(text: str, code: int = 1) -> NoReturn:
-    sys.stderr.write(text + "\n")
-    raise SystemExit(code)
-
-
-def _load(path: Path | None) -> Config:
-    from monitor.config import Config, load
-    from monitor.settings import Refused
-
-    if path is None:
-        return Config()
-    try:
-        return load(path)
-    except Refused as refused:
-        _fail(f"{path} cannot be used:\n" + "\n".join(f"  {problem}" for problem in refused.problems), 2)
 
 
 def _run(given: argparse.Namespace) -> int:
-    config = _load(given.config)
+    config = load(given.config)
     from monitor import app
 
     return app.run(config)
 
 
 def _replay(given: argparse.Namespace) -> int:
-    config = _load(given.config)
+    config = load(given.config)
     from monitor import app
 
     try:
@@ -133,26 +102,26 @@ def _replay(given: argparse.Namespace) -> int:
         with given.output.open("w", encoding="utf-8") as out:
             return app.replay(config, given.events, out)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}")
 
 
 def _check(given: argparse.Namespace) -> int:
-    config = _load(given.config)
+    config = load(given.config)
     from monitor.config import exposed
 
     if exposed(config):
-        _say(f"Note: $.web.host {config.web.host} lets anyone on the network post events; set $.web.token.")
+        say(f"Note: $.web.host {config.web.host} lets anyone on the network post events; set $.web.token.")
     if not given.connect:
-        _say(f"{given.config}: all keys are well.")
+        say(f"{given.config}: all keys are well.")
         return 0
     from monitor.diagnose import diagnose
 
     wrong = 0
     for part in diagnose(config):
         wrong += not part.ok
-        _say(f"{'ok   ' if part.ok else 'WRONG'}  {part.part}: {part.what}")
+        say(f"{'ok   ' if part.ok else 'WRONG'}  {part.part}: {part.what}")
         if part.hint:
-            _say(f"       {part.hint}")
+            say(f"       {part.hint}")
     return 1 if wrong else 0
 
 
@@ -176,16 +145,16 @@ def _reference_build(given: argparse.Namespace) -> int:
             reference = rows.reference(scorers, source=source, created=time.time(), progress=bar.advance)
         write_atomically(given.output, reference.encode())
     except (Unusable, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     told = f"{reference.profile.rows:,} rows, {len(reference.schema)} columns, {len(scorers)} scorers"
-    _say(f"{given.output}: {told}, version {reference.version}")
+    say(f"{given.output}: {told}, version {reference.version}")
     return 0
 
 
 def _model(path: Path, name: str) -> ModelOptions:
-    found = next((model for model in _load(path).models if model.name == name), None)
+    found = next((model for model in load(path).models if model.name == name), None)
     if found is None:
-        _fail(f"{path} has no model {name!r}; name one of its models with --model", 2)
+        fail(f"{path} has no model {name!r}; name one of its models with --model", 2)
     return found
 
 
@@ -195,9 +164,9 @@ def _reference_show(given: argparse.Namespace) -> int:
     from monitor.training import told
 
     try:
-        _say(told(Reference.decode(given.file.read_bytes())))
+        say(told(Reference.decode(given.file.read_bytes())))
     except (OSError, Undecodable) as error:
-        _fail(f"{given.file}: {error}")
+        fail(f"{given.file}: {error}")
     return 0
 
 
@@ -234,7 +203,7 @@ def _config_schema(_: argparse.Namespace) -> int:
     from monitor.config import Config
     from monitor.manual import schema
 
-    _say(json.dumps(schema(Config), indent=2, ensure_ascii=False))
+    say(json.dumps(schema(Config), indent=2, ensure_ascii=False))
     return 0
 
 
@@ -252,18 +221,18 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _letters(given: argparse.Namespace) -> int:
-    config = _load(given.config)
+    config = load(given.config)
     from monitor.deadletters import newest
 
     for letter in newest(config.dead_letters, Path(config.state.path), given.last):
-        _say(str(letter))
+        say(str(letter))
     return 0
 
 
 def _version(_: argparse.Namespace) -> int:
     from monitor.metrics import version
 
-    _say(f"driftd {version()}")
+    say(f"driftd {version()}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -37,10 +38,13 @@ class Alerts(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
 
 
-class Ruled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a person says of an alert."""
 
-    ruling: Annotated[Ruling, Meta(description="What it was.")]
+    ruling: Annotated[
+        Ruling | None,
+        Meta(description="What it was; may be left out where an earlier verdict is confirmed or revoked."),
+    ] = None
     why: Annotated[str, Meta(max_length=2000, description="For whoever reads it later.")] = ""
     until: Annotated[
         str,
@@ -87,8 +91,8 @@ class Rulings:
                 "Say what an alert was. It counts once the judge has come to it, in the order of the windows.",
                 Verdict,
                 may=(Right.VERDICT,),
-                body=Ruled,
-                example=Ruled(Ruling.FALSE_ALARM, "the lamp was changed", until="7d"),
+                body=Said,
+                example=Said(Ruling.FALSE_ALARM, "the lamp was changed", until="7d"),
                 status=202,
                 problems={404: "No such alert.", 409: "It contradicts what was said before."},
             ),
@@ -113,25 +117,29 @@ class Rulings:
     async def verdict_give(self, call: Call) -> Verdict:
         return self.give(call.path["key"], call.body, call.by, call.id)
 
-    def give(self, key: str, ruled: Ruled, by: str, name: str) -> Verdict:
+    def give(self, key: str, said: Said, by: str, name: str) -> Verdict:
         """Tells the judge of a verdict with this id. Problem 404, 409 or 422 says why not; `Full` passes through."""
         if name in self._given:
             return self._given[name]
         view = self._model(key)
-        for earlier in filter(None, (ruled.confirms, ruled.revokes)):
-            ruling = self._earlier(key, view, earlier)
-            if earlier == ruled.confirms and ruling != ruled.ruling:
-                raise Problem(409, f"verdict {earlier} said {ruling!r}, which {ruled.ruling.value!r} does not confirm")
+        ruling = said.ruling
+        for earlier in filter(None, (said.confirms, said.revokes)):
+            first = self._earlier(key, view, earlier)
+            ruling = ruling or first
+            if earlier == said.confirms and first is not ruling:
+                raise Problem(409, f"verdict {earlier} said {first.value!r}, which {ruling.value!r} does not confirm")
+        if ruling is None:
+            raise Problem(422, f"`ruling` is missing, one of: {', '.join(Ruling)}")
         verdict = Verdict(
             id=name,
             key=key,
-            ruling=ruled.ruling,
+            ruling=ruling,
             by=by,
             at=self._clock(),
-            why=ruled.why,
-            until=self._until(ruled, view),
-            confirms=ruled.confirms,
-            revokes=ruled.revokes,
+            why=said.why,
+            until=_until(said, ruling, view),
+            confirms=said.confirms,
+            revokes=said.revokes,
         )
         model = self._daemon.exchange_name(view.model)
         if model is None:
@@ -153,7 +161,7 @@ class Rulings:
                 return view
         raise Problem(404, f"no alert {key[:200]!r}; `GET /v1/alerts` lists them")
 
-    def _earlier(self, key: str, view: ModelView, name: str) -> str:
+    def _earlier(self, key: str, view: ModelView, name: str) -> Ruling:
         """The ruling of a verdict on this alert that still stands."""
         shown = next((v for v in view.verdicts if v.id == name), None)
         found = shown or self._given.get(name)
@@ -161,19 +169,21 @@ class Rulings:
             raise Problem(409, f"there is no verdict {name!r} on this alert")
         if shown is not None and shown.revoked:
             raise Problem(409, f"verdict {name} was taken back by {shown.revoked}")
-        return str(found.ruling)
+        return Ruling(found.ruling)
 
-    def _until(self, ruled: Ruled, view: ModelView) -> float | None:
-        if not ruled.until:
-            return None
-        if ruled.ruling is not Ruling.FALSE_ALARM:
-            raise Problem(422, "`until` belongs to a false alarm")
-        until = parse_time(ruled.until)
-        if until != until:  # noqa: PLR0124 NaN: it is no time, so a duration
-            try:
-                until = view.window_end + parse_seconds(ruled.until)
-            except ValueError as error:
-                raise Problem(422, f"`until`: {error}, or a time such as 2026-12-01T00:00:00Z") from error
-        if not until > view.window_end:
-            raise Problem(422, "`until` lies in the past of the events")
-        return until
+
+def _until(said: Said, ruling: Ruling, view: ModelView) -> float | None:
+    """In event time, which replays and catching up set apart from the clock."""
+    if not said.until:
+        return None
+    if ruling is not Ruling.FALSE_ALARM:
+        raise Problem(422, "`until` belongs to a false alarm")
+    until = parse_time(said.until)
+    if math.isnan(until):
+        try:
+            until = view.window_end + parse_seconds(said.until)
+        except ValueError as error:
+            raise Problem(422, f"`until`: {error}, or a time such as 2026-12-01T00:00:00Z") from error
+    if not until > view.window_end:
+        raise Problem(422, "`until` lies in the past of the events")
+    return until
