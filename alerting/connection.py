@@ -7,8 +7,10 @@ time (DNS rebinding) and lead us to the cloud's metadata service, which hands ou
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -141,3 +143,20 @@ def limited(stream: Callable[[], socket.socket | None], seconds: float) -> Itera
         watchdog.cancel()
         if late.is_set():  # what was cut off may look complete
             raise TimeoutError
+
+
+def cause(error: Exception) -> str:
+    """Why an exchange failed, in words for operators that hold neither a URL nor a secret."""
+    if isinstance(error, Forbidden):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "host name not found"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message}"
+    if isinstance(error, http.client.HTTPException | ConnectionError):
+        return "connection closed before an answer came"
+    return str(error.strerror or type(error).__name__) if isinstance(error, OSError) else type(error).__name__

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html as markup
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -52,16 +52,30 @@ def message(notice: Notice, home: str = "") -> Message:
     Next: say what it was, or that you look at it: intended, unintended, false-alarm, acknowledged
       driftd verdict shelf/psi/weight acknowledged --why '...'
     """
-    return Message(_title(notice), tuple(_lines(notice)), home and home.rstrip("/") + "/")
+    return Message(_title(notice), tuple(_lines(notice.alert)), home and home.rstrip("/") + "/")
+
+
+def subject(alert: Alert) -> str:
+    """The same for all notices of an alert, so that they make one thread."""
+    thing = f"{alert.model or 'model'}: {alert.column or 'all of it'}"
+    return _cut(_one_line(f"[driftd] {thing} ({alert.check}{', ' if alert.scope else ''}{alert.scope})"), TITLE)
+
+
+def details(alert: Alert) -> str:
+    """What stands under the title of an alert's notices, a line a fact."""
+    return "\n".join(_written(tuple(_lines(alert))))
 
 
 def plain(told: Message) -> str:
     """For terminals, logs and mail: the title, then a line a fact."""
-    lines = [told.title]
-    for line in told.lines:
-        lines.append(f"{line.label}: {line.text}")
-        lines += [f"  {line.code}"] if line.code else []
-    return "\n".join([*lines, *([f"Page: {told.link}"] if told.link else [])])
+    return "\n".join([told.title, *_written(told.lines), *([f"Page: {told.link}"] if told.link else [])])
+
+
+def _written(lines: Sequence[Line]) -> Iterator[str]:
+    for line in lines:
+        yield f"{line.label}: {line.text}"
+        if line.code:
+            yield f"  {line.code}"
 
 
 def mrkdwn(told: Message) -> str:
@@ -115,8 +129,7 @@ def _state(notice: Notice) -> str:
             return notice.transition.capitalize()
 
 
-def _lines(notice: Notice) -> Iterator[Line]:
-    alert = notice.alert
+def _lines(alert: Alert) -> Iterator[Line]:
     yield Line("What", _cut(_one_line(alert.text), _WHAT))
     yield Line("Since", _since(alert))
     sure = _sure(alert)

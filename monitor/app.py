@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -186,7 +187,10 @@ class App:
 
     def _destinations(self) -> dict[str, Sink]:
         queue = self._config.queue
-        opening: dict[str, Callable[[], Sink]] = {sink.name: sink.open for sink in self._config.alerts.sinks}
+        home = self._config.web.url
+        opening: dict[str, Callable[[], Sink]] = {
+            sink.name: partial(sink.open, home) for sink in self._config.alerts.sinks
+        }
         opening[queue.name] = lambda: QueueSink(queue.open())
         opened: dict[str, Sink] = {}
         for name, opens in opening.items():

@@ -49,6 +49,13 @@ class WebOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="Address to listen on. Only this machine can reach the default; 0.0.0.0 opens it to all.")
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes any that is free.")] = 9464
+    url: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://.*)?$",
+            description="Where people reach it, such as https://driftd.example.org; alerts link to it. Empty: no links.",
+        ),
+    ] = ""
     max_body: Annotated[
         Bytes, Meta(ge=1024, description="Largest body that is taken in, before and after decompression.")
     ] = 10 * 2**20

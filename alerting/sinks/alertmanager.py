@@ -20,6 +20,7 @@ from alerting.alert import Alert, Seconds, Severity, rfc3339
 from alerting.deliver import Undelivered
 from alerting.outbox import Item, notice_in
 from alerting.sinks.http import Endpoint
+from alerting.text import details
 
 _log = logging.getLogger(__name__)
 
@@ -49,25 +50,35 @@ class Alertmanager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
         Seconds, Meta(ge=1, description="How often open alerts are sent again; four missed ones end them.")
     ] = 60.0
     headers: Annotated[dict[str, str], Meta(description="Headers added to each post, such as Authorization.")] = {}
+    private: Annotated[
+        bool, Meta(description="Whether a member may have a private address or loopback; metadata never may be.")
+    ] = True
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 5.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
 
     def __repr__(self) -> str:
         return f"Alertmanager(name={self.name!r})"  # addresses and headers may hold secrets
 
-    def open(self) -> AlertmanagerSink:
-        """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
-        return AlertmanagerSink(self)
+    def open(self, home: str = "") -> AlertmanagerSink:
+        """The live destination; ValueError for a URL that makes no sense, OSError for a CA file that cannot be read."""
+        return AlertmanagerSink(self, home)
 
 
 class AlertmanagerSink:
     """The opened `Alertmanager`."""
 
-    def __init__(self, options: Alertmanager) -> None:
+    def __init__(self, options: Alertmanager, home: str) -> None:
+        self._home = home
         self.resend = options.resend
         self._labels = options.labels
         self._members = [
-            Endpoint(url.rstrip("/") + "/api/v2/alerts", options.headers, options.timeout, options.ca)
+            Endpoint(
+                url.rstrip("/") + "/api/v2/alerts",
+                options.headers,
+                options.timeout,
+                options.ca,
+                private=options.private,
+            )
             for url in options.urls
         ]
         self._failing: set[str] = set()
@@ -80,17 +91,20 @@ class AlertmanagerSink:
         self._post([w for alert in last.values() for w in (*self._outgrown(alert, now), self._wire(alert, now))])
 
     def refresh(self, alerts: Sequence[Alert], now: float) -> None:
-        """Tell all `alerts` again; `now` is the clock, UTC seconds."""
-        for i in range(0, len(alerts), _POST):
-            self._post([self._wire(alert, now) for alert in alerts[i : i + _POST]])
+        """Tell all `alerts` again that a notice told of; `now` is the clock, UTC seconds."""
+        told = [self._wire(alert, now) for alert in alerts if alert.serial]
+        for i in range(0, len(told), _POST):
+            self._post(told[i : i + _POST])
 
     def close(self) -> None:
         """Connections last one post."""
 
     def _wire(self, alert: Alert, now: float) -> Wire:
         starts = min(alert.started, now)
-        ends = now + _LASTS * self.resend if alert.resolved is None else max(starts, min(alert.resolved, now))
+        ended = alert.said if alert.resolved is None else alert.resolved  # silenced by its last notice, or resolved
+        ends = now + _LASTS * self.resend if alert.firing else max(starts, min(ended, now))
         return {
+            **({"generatorURL": self._home} if self._home else {}),
             "labels": self._identity(alert, alert.severity),
             "annotations": _annotations(alert),
             "startsAt": rfc3339(starts),
@@ -147,7 +161,7 @@ def _annotations(alert: Alert) -> dict[str, str]:
     subject += "".join(f", {kind} {name}," for kind, name in _part(alert).items())
     annotations = {
         "summary": f"Check {alert.check} finds {subject} outside its limits.",
-        "description": alert.text,
+        "description": details(alert),
         "score": f"{alert.score:.6g}",
         "limit": f"{alert.limit:.6g}",
         "last_seen": rfc3339(alert.last_seen),

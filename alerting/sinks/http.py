@@ -17,7 +17,7 @@ from contextlib import closing
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from alerting.connection import Forbidden, Resolve, checked_host, connect, limited, lookup
+from alerting.connection import Resolve, cause, checked_host, connect, limited, lookup
 from alerting.deliver import Undelivered
 
 _READ = 8_000  # bytes of an answer that are looked at: the words of a refusal, or what a caller asks to read
@@ -87,7 +87,7 @@ class Endpoint:
                 with connection.getresponse() as answer:
                     words = answer.read(_READ if answer.status >= 300 else largest)
         except (OSError, http.client.HTTPException) as error:
-            raise Undelivered(f"{self.name}: {_cause(error)}", retry=True) from error
+            raise Undelivered(f"{self.name}: {cause(error)}", retry=True) from error
         if answer.status >= 300 and answer.status not in self._accepted:
             raise self._refusal(answer.status, answer.reason, words, answer.headers.get("Retry-After"))
         return words
@@ -116,22 +116,6 @@ class Endpoint:
 def basic(user: str, password: str) -> dict[str, str]:
     """The header by which a user proves to be one."""
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, Forbidden):
-        return str(error)
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, socket.gaierror):
-        return "host name not found"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not trusted: {error.verify_message}"
-    if isinstance(error, http.client.HTTPException | ConnectionError):
-        return "connection closed before an answer came"
-    return str(error.strerror or type(error).__name__) if isinstance(error, OSError) else type(error).__name__
 
 
 def _seconds(after: str | None) -> float | None:

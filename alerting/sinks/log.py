@@ -22,7 +22,7 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "log"
     logger: Annotated[str, Meta(description="Logger the lines are written to.")] = "driftd.alerts"
 
-    def open(self) -> LogSink:
+    def open(self, home: str = "") -> LogSink:
         """The live destination."""
         return LogSink(logging.getLogger(self.logger))
 
