@@ -53,7 +53,7 @@ class WebOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             pattern="^(https?://.*)?$",
-            description="Where people reach it, such as https://driftd.example.org; alerts link to it. Empty: no links.",
+            description="Where people reach it, such as https://driftd.example.org; alerts link there. Empty: none do.",
         ),
     ] = ""
     max_body: Annotated[
