@@ -1,29 +1,26 @@
 """The script: what happens to the shelf camera, when, and which alerts should tell of it.
 
-Times are event time, in seconds from the start of a cycle. An alert belongs to the act in which it opened. Between
-two disturbances the camera is well again for ten minutes, so that alerts of one act are gone before the next begins.
+Times are event time, in seconds from the story's start. An alert belongs to the act in which it opened. Between two
+disturbances the camera is well again for ten minutes, so that alerts of one act are gone before the next begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
-from itertools import cycle
 from typing import NamedTuple
 
-UNSEEN_SHARE = 0.5  # of the pictures while new products are on the shelf
+NEW_SHARE = 0.5  # of the pictures while new products are on the shelf
 GAIN, OFFSET = 1.2, 0.05  # what the camera makes of a pixel of 0..1 when its gain has changed
 LOST = "edge_energy"  # the feature that goes missing
 SETTLE = 330.0  # of a span of five minutes and a window: so long a span still holds the act before, and may open alerts
 
 
-class Trouble(StrEnum):
-    """What is wrong with the camera's world."""
+class Scene(NamedTuple):
+    """What the camera's world is like."""
 
-    NONE = "none"
-    GAIN = "gain"
-    UNSEEN = "unseen"
-    MISSING = "missing"
+    gain: bool = False  # every pixel comes out brighter
+    new: bool = False  # products are on the shelf that the first version never saw
+    lost: bool = False  # a feature does not arrive
 
 
 class Sign(NamedTuple):
@@ -43,8 +40,12 @@ class Act(NamedTuple):
     title: str
     seconds: float
     story: str  # what happens, and why anyone should care
-    trouble: Trouble = Trouble.NONE
-    signs: tuple[Sign, ...] = ()
+    scene: Scene = Scene()
+    signs: tuple[Sign, ...] = ()  # none: nothing should open
+
+    @property
+    def calm(self) -> bool:
+        return not self.signs
 
 
 _CALM = "The shelf looks as it did when the model was accepted. The daemon should have nothing to say."
@@ -57,65 +58,67 @@ ACTS = (
         900,
         "After an update every pixel comes out a fifth brighter and a little raised. Nothing crashes: the model goes "
         "on answering, on pictures it was never tested on.",
-        Trouble.GAIN,
+        Scene(gain=True),
         (Sign("brightness moved", frozenset({"brightness"})),),
     ),
     Act("repaired", 600, _REPAIRED),
     Act(
-        "products never seen in training",
-        900,
-        "Two new products arrive (the digits 8 and 9; the model knows 0 to 7). It cannot say 'unknown': it gives each "
-        "of them an old name.",
-        Trouble.UNSEEN,
+        "new products arrive, to stay",
+        1800,
+        "Two products come to the shelf that the model was never shown (the digits 8 and 9; it knows 0 to 7). It "
+        "cannot say 'unknown': it gives each of them an old name. The person on call rules that this is intended; "
+        "labelers say what the pictures show; the daemon asks for retraining.",
+        Scene(new=True),
         (
             Sign("uncertainty rose", frozenset({"entropy", "confidence", "margin", "least_confidence", "ratio"})),
             Sign("committee split", frozenset({"disagreement", "vote_entropy", "members_agree"})),
             Sign("inputs look novel", frozenset({"novelty"})),
         ),
     ),
-    Act("sold out again", 600, _REPAIRED),
+    Act(
+        "the new version knows them",
+        1200,
+        "Version 2 was trained with the labels that came back. The world is as it was a moment ago, and the model is "
+        "right again: the daemon should have nothing to say.",
+        Scene(new=True),
+    ),
     Act(
         "a feature goes missing",
         900,
         f"A client stops sending {LOST}. The model server fills the gap with the training mean, as many do, so answers "
         "keep coming and nobody downstream can tell.",
-        Trouble.MISSING,
+        Scene(new=True, lost=True),
         (Sign(f"{LOST} missing", frozenset({LOST}), frozenset({"missing", "schema"})),),
     ),
-    Act("calm again", 900, _REPAIRED),
+    Act("calm again", 900, _REPAIRED, Scene(new=True)),
 )
+NEW = next(i for i, act in enumerate(ACTS) if act.scene.new)  # the act that teaches
+TAUGHT = NEW + 1
 
-CYCLE = sum(act.seconds for act in ACTS)
+LENGTH = sum(act.seconds for act in ACTS)
 
 
-def timeline() -> Iterator[tuple[float, Act]]:
-    """Each act of one cycle with its start."""
+def starts() -> Iterator[float]:
+    """Start of each act."""
     start = 0.0
     for act in ACTS:
-        yield start, act
+        yield start
         start += act.seconds
 
 
 def starts_between(since: float, until: float) -> Iterator[float]:
-    """Starts of acts, in seconds since the very start, from `since` on and before `until`; the cycle repeats.
+    """Starts of acts from `since` on and before `until`.
 
-    >>> list(starts_between(1200.0, CYCLE + 1.0))[-2:], list(starts_between(1201.0, 2100.0))
-    ([5100.0, 6000.0], [])
+    >>> list(starts_between(1200.0, 2101.0)), list(starts_between(1201.0, 2100.0))
+    ([1200.0, 2100.0], [])
     """
-    start = 0.0
-    for act in cycle(ACTS):
-        if start >= until:
-            return
-        if start >= since:
-            yield start
-        start += act.seconds
+    return (start for start in starts() if since <= start < until)
 
 
 def act_at(second: float) -> int:
-    """Index of the act that plays at this second since the very start; the cycle repeats.
+    """Index of the act that plays at this second; after the end the last one.
 
-    >>> act_at(0.0), act_at(1199.0), act_at(1200.0), act_at(CYCLE + 1.0)
-    (0, 0, 1, 0)
+    >>> act_at(0.0), act_at(1199.0), act_at(1200.0), act_at(LENGTH + 1.0)
+    (0, 0, 1, 6)
     """
-    second %= CYCLE
-    return max(i for i, (start, _) in enumerate(timeline()) if start <= second)
+    return max(i for i, start in enumerate(starts()) if start <= second)

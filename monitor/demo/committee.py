@@ -31,6 +31,7 @@ class Committee:
 
     def __init__(self, pixels: Floats, features: Floats, labels: Ints, seed: int) -> None:
         self._means = features.mean(axis=0)
+        self._classes = np.unique(labels)
         network = MLPClassifier((24,), activation="tanh", alpha=0.1, max_iter=150, random_state=seed)
         forest = RandomForestClassifier(20, min_samples_leaf=2, random_state=seed)
         self._network: Pipeline = make_pipeline(StandardScaler(), network).fit(pixels, labels)
@@ -52,4 +53,9 @@ class Committee:
         scores = members.mean(axis=1)
         scaled = self._network[0].transform(pixels)
         layer = self._network[1]
-        return Answers(scores.argmax(axis=1), scores, members, np.tanh(scaled @ layer.coefs_[0] + layer.intercepts_[0]))
+        return Answers(
+            self._classes[scores.argmax(axis=1)],
+            scores,
+            members,
+            np.tanh(scaled @ layer.coefs_[0] + layer.intercepts_[0]),
+        )

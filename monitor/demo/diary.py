@@ -11,7 +11,14 @@ from enum import Enum
 
 import msgspec
 
-from monitor.demo.acts import ACTS, CYCLE, SETTLE, Sign, Trouble, act_at, starts_between
+from monitor.demo.acts import ACTS, SETTLE, Sign, act_at, starts, starts_between
+
+
+class Ruled(msgspec.Struct, frozen=True):
+    """The last verdict on an alert, as `/status` shows it."""
+
+    id: str
+    ruling: str
 
 
 class OpenAlert(msgspec.Struct, frozen=True):
@@ -22,12 +29,33 @@ class OpenAlert(msgspec.Struct, frozen=True):
     column: str
     since: float  # UTC seconds of event time
     text: str
+    leader: str = ""
+    inhibited: str = ""
+    verdict: Ruled | None = None
 
 
 class Score(msgspec.Struct, frozen=True):
     """The last look of a check at a column, as `/status` shows it."""
 
     found: bool
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """The model's accuracy by its labels, as `/status` shows it."""
+
+    value: float
+    low: float  # of the 90 % interval
+    high: float
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request to retrain, as `/status` shows it."""
+
+    id: str
+    status: str
+    new_version: str = ""
+    before: dict[str, Estimate] = {}
+    after: dict[str, Estimate] = {}
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -40,6 +68,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...] = ()
     alerts: tuple[OpenAlert, ...] = ()
     label_tasks: int = 0
+    accuracy: Estimate | None = None
+    retraining: tuple[Request, ...] = ()
 
     @property
     def findings(self) -> int:
@@ -130,10 +160,10 @@ class Diary:
     def _attribute(self, alert: OpenAlert) -> None:
         second = alert.since - self._start
         start, act = _began(second)
-        if ACTS[act].trouble is Trouble.NONE and second - start <= SETTLE and start > 0:
+        if ACTS[act].calm and second - start <= SETTLE and start > 0:
             start, act = _began(start - 1.0)  # spans of the act before still hold its events
         told = self._acts.setdefault(start, Noticed(act, self._start + start))
-        if ACTS[act].trouble is Trouble.NONE:
+        if ACTS[act].calm:
             told.unexpected.append(alert)
         for sign in ACTS[act].signs:
             if sign.shown_by(alert.check, alert.column):
@@ -142,5 +172,5 @@ class Diary:
 
 def _began(second: float) -> tuple[float, int]:
     """Start of the act that plays at this second, and its index."""
-    act = act_at(second)
-    return second // CYCLE * CYCLE + sum(a.seconds for a in ACTS[:act]), act
+    act = act_at(max(second, 0.0))
+    return list(starts())[act], act

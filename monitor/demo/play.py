@@ -5,8 +5,9 @@ Each is a process of its own. What is shown comes from the daemon's `/status`, n
 
 from __future__ import annotations
 
-import http.client
+import base64
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -14,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -23,20 +25,27 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from monitor.demo.acts import CYCLE, starts_between
-from monitor.demo.diary import Diary, ModelStatus, Noticed, Status
-from monitor.demo.screen import Board, announce, report, summary
+from monitor.demo.acts import LENGTH, act_at, starts_between
+from monitor.demo.api import Api, Refused
+from monitor.demo.diary import ModelStatus, Status
+from monitor.demo.screen import Board, announce, report, summary, tell
+from monitor.demo.staff import LABELERS, Labelers, OnCall, Truths
+from monitor.demo.story import Story
 
 LOOK = 0.25  # seconds of the clock between two looks at /status: a quarter of an event minute at the usual speed
 START_WAIT = 90.0  # seconds until training and the reference must be done; they take 8 on one free core
 END_WAIT = 20.0  # seconds after the last event for the last windows to be judged; they close 5 after
+SCRIPTED, COURTESY = 1.0, 8.0  # seconds of the clock before the script rules: alone, and where someone watches
+_LABELERS = tuple(f"labeler-{i + 1}" for i in range(LABELERS))
 LINE_EVERY = 10.0  # seconds between two status lines where there is no terminal
 
 _CONFIG = """\
 # The daemon of `driftd demo`. What is not said here is the default; `driftd config example` shows everything.
 sources:
   - kind: http        # events come by POST /v1/events
-web: {{port: {port}}}
+web:
+  port: {port}
+  people: {people}
 state: {{path: {home}/state}}
 models:
   - name: shelf-camera
@@ -55,46 +64,69 @@ def play(*, once: bool, seed: int = 0, speed: float = 60.0, console: Console | N
     play), 1 when not or when a part of it failed, 130 when the user stopped a play that was to be once.
     """
     out = console or Console(highlight=False)
-    home = Path(tempfile.mkdtemp(prefix="driftd-demo-"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        noticed = _play(out, home, once=once, seed=seed, speed=speed)
-    except KeyboardInterrupt:
-        out.print("\nStopped.")
-        code = 130 if once else 0
-    except Failed as failure:
-        out.print(Text(str(failure), "bold red"), soft_wrap=True)
-        out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
-        return 1
-    else:
-        out.print(summary(noticed))
-        code = 0 if all(act.well for act in noticed) else 1
-    shutil.rmtree(home, ignore_errors=True)
-    return code
+    for number in count(seed):
+        home = Path(tempfile.mkdtemp(prefix="driftd-demo-"))
+        try:
+            story = _play(out, home, once=once, seed=number, speed=speed)
+        except KeyboardInterrupt:
+            out.print("\nStopped.")
+            shutil.rmtree(home, ignore_errors=True)
+            return 130 if once else 0
+        except Failed as failure:
+            out.print(Text(str(failure), "bold red"), soft_wrap=True)
+            out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
+            return 1
+        shutil.rmtree(home, ignore_errors=True)
+        out.print(summary(story))
+        if once:
+            return 1 if story.failures() else 0
+    raise AssertionError
 
 
-def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> list[Noticed]:
-    port = _free_port()
+def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> Story:
+    port, trainer = _free_port(), _free_port()
     url = f"http://127.0.0.1:{port}"
-    start = float(int(time.time() - CYCLE) // 60 * 60)
-    rows, config = home / "commissioning.jsonl", home / "driftd.yaml"
-    config.write_text(_CONFIG.format(port=port, home=home))
+    start = float(int(time.time() - LENGTH) // 60 * 60)
+    rows, truths, config, keys = (
+        home / name for name in ("commissioning.jsonl", "truths.jsonl", "driftd.yaml", "keys.json")
+    )
+    tokens = {name: secrets.token_urlsafe(24) for name in ("on-call", "trainer", *_LABELERS)}
+    signing = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    keys.touch(0o600)
+    keys.write_bytes(msgspec.json.encode({"token": tokens["trainer"], "secret": signing}))
+    config.touch(0o600)
+    config.write_text(_CONFIG.format(port=port, trainer=trainer, home=home, people=_people(tokens), signing=signing))
+    truths.touch()
     serve = [
-        "-m", "monitor.demo.server", "--rows", str(rows), "--url", url, "--start", str(start), "--speed", str(speed),
-        "--seed", str(seed), *(["--once"] if once else []),
+        "-m", "monitor.demo.server", "--rows", str(rows), "--truths", str(truths), "--keys", str(keys), "--url", url,
+        "--port", str(trainer), "--start", str(start), "--speed", str(speed), "--seed", str(seed),
     ]  # fmt: skip
     out.print("[bold]The shelf camera[/]: a camera, a model of three members, and driftd beside them.")
     out.print(f"An event minute takes {60 / speed:.3g} s of yours. Configuration: {config}\n", soft_wrap=True)
+    address = f"127.0.0.1:{port}"
+    known = Truths(truths)
+    on_call = OnCall(Api(address, tokens["on-call"]), SCRIPTED if once else COURTESY)
     with _running("model server", serve, home) as server:
         with _waiting(out, "training the committee on the products 0 to 7"):
             _await(server, rows)
         with _waiting(out, "building the reference: driftd reference build"):
             _build_reference(rows, home / "reference")
-        with _running("daemon", ["-m", "monitor", "run", "-c", str(config)], home) as daemon:
+        with (
+            _running("daemon", ["-m", "monitor", "run", "-c", str(config)], home) as daemon,
+            Labelers([Api(address, tokens[name]) for name in _LABELERS], known) as labelers,
+        ):
             try:
-                return _watch(out, server, daemon, Told(url), Diary(start), start)
+                return _watch(out, server, daemon, Told(url), Story(start, known, on_call, labelers))
             finally:
                 server.stop()  # before the daemon, which then drains what it was given
+
+
+def _people(tokens: Mapping[str, str]) -> str:
+    """Who may do what, as YAML in one line."""
+    rights = {"on-call": ["verdict"], "trainer": ["retrain"]}
+    found = [{"name": name, "token": token, "may": rights.get(name, ["label"])} for name, token in tokens.items()]
+    return msgspec.json.encode(found).decode()
 
 
 class Child:
@@ -173,27 +205,19 @@ class Told:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._address = url.removeprefix("http://")
+        self._daemon = Api(url.removeprefix("http://"))
         self._decoder = msgspec.json.Decoder(Status)
 
     def look(self) -> ModelStatus | None:
         """The model's status; None while the daemon does not answer or has not seen the model."""
-        connection = http.client.HTTPConnection(self._address, timeout=5.0)
         try:
-            connection.request("GET", "/status", headers={"Accept": "application/json"})
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException):
+            return next(iter(self._decoder.decode(self._daemon.ask("GET", "/status")).models), None)
+        except (OSError, Refused):
             return None
-        finally:
-            connection.close()
-        if answer.status != http.HTTPStatus.OK:
-            return None
-        return next(iter(self._decoder.decode(body).models), None)
 
 
-def _watch(out: Console, server: Child, daemon: Child, told: Told, diary: Diary, start: float) -> list[Noticed]:
-    """Shows the story until it ends; returns what was noticed of it."""
+def _watch(out: Console, server: Child, daemon: Child, told: Told, story: Story) -> Story:
+    """Shows the story until it ends; returns it."""
     board = Board(told.url)
     played, ended_at, next_line = -1.0, None, 0.0
     with Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else nullcontext() as live:
@@ -203,20 +227,23 @@ def _watch(out: Console, server: Child, daemon: Child, told: Told, diary: Diary,
                 ended_at = time.monotonic()
             model = told.look()
             if model is not None and model.window_end is not None:
-                second = model.window_end - start
+                second = model.window_end - story.start
                 for since in starts_between(played, second):
                     announce(out, since)
                 played = second
-                for news in diary.read(model):
-                    report(out, news, model.window_end)
+                news, deeds = story.read(model, act_at(max(second - 1.0, 0.0)))
+                for one in news:
+                    report(out, one, model.window_end)
+                for deed in deeds:
+                    tell(out, deed)
                 board.update(model, second)
             if live is not None:
                 live.update(board.panel(), refresh=True)
             elif time.monotonic() >= next_line and played >= 0:
                 out.print(board.line())
                 next_line = time.monotonic() + LINE_EVERY
-            if ended_at is not None and (played >= CYCLE or time.monotonic() > ended_at + END_WAIT):
-                if played < CYCLE / 2:
+            if ended_at is not None and (played >= LENGTH or time.monotonic() > ended_at + END_WAIT):
+                if played < LENGTH / 2:
                     raise Failed("The model server has played, but the daemon judged too little of it.")
-                return diary.acts(CYCLE)
+                return story
             time.sleep(LOOK)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from monitor.demo.acts import ACTS, Trouble, act_at
-from monitor.demo.diary import ModelStatus, News, Noticed, Turn
+from monitor.demo.acts import ACTS, act_at
+from monitor.demo.diary import Estimate, ModelStatus, News, Turn
+from monitor.demo.staff import Deed
+from monitor.demo.story import Story
 
 _SIGNS = [sign for act in ACTS for sign in act.signs]
 _INDENT = 11
@@ -34,7 +36,7 @@ def announce(out: Console, second: float) -> None:
     """The act that begins at this second since the story's start."""
     number = act_at(second)
     act = ACTS[number]
-    color = "green" if act.trouble is Trouble.NONE else "yellow"
+    color = "green" if act.calm else "yellow"
     out.print(f"\n[bold {color}]Act {number + 1} of {len(ACTS)}: {act.title}[/]")
     out.print(f"[dim]{act.story}[/]")
 
@@ -96,12 +98,31 @@ class Board:
         return Panel(Group(figures, links), title=title, title_align="left", expand=False)
 
 
-def summary(noticed: Iterable[Noticed]) -> Table:
-    """Act by act, what should have been noticed, what was, and how long it took."""
+def tell(out: Console, deed: Deed) -> None:
+    """What the person on call typed, and how it was answered."""
+    out.print(
+        Text.assemble(("         > ", "cyan"), (deed.command, "cyan"), ("  " + deed.answer, "dim")), soft_wrap=True
+    )
+
+
+def summary(story: Story) -> Group:
+    """Act by act what was noticed and how right the model was; what came of the request to retrain; what went wrong."""
+    parts: list[RenderableType] = [_noticed(story), _reckoned(story)]
+    request = story.request
+    if request is not None:
+        before, after = (_accuracy(found) for found in (request.before, request.after))
+        parts.append(
+            Text(f"Retraining {request.id}: {request.status}, version {request.new_version}; {before} -> {after}")
+        )
+    parts += [Text(failure, "bold red") for failure in story.failures()]
+    return Group(*parts)
+
+
+def _noticed(story: Story) -> Table:
     table = Table(title="What the daemon noticed, and after how long by event time", title_justify="left")
     for heading in ("act", "should be noticed", "was noticed by", "after"):
         table.add_column(heading)
-    for told in noticed:
+    for told in story.acts():
         act = ACTS[told.act]
         for sign in act.signs:
             alert = told.first.get(sign)
@@ -114,3 +135,21 @@ def summary(noticed: Iterable[Noticed]) -> Table:
             wrong = ", ".join(f"{alert.check} on {alert.column or 'the model'}" for alert in told.unexpected)
             table.add_row(act.title, "nothing", f"[red]{wrong}[/]" if wrong else "nothing", "")
     return table
+
+
+def _reckoned(story: Story) -> Table:
+    table = Table(title="How right the model was, and what the labels said of it", title_justify="left")
+    for heading in ("act", "true accuracy", "the daemon's estimate, 90 % interval", "labels spent"):
+        table.add_column(heading)
+    for told in story.reckonings():
+        said = "none" if told.estimate is None else _interval(told.estimate)
+        table.add_row(ACTS[told.act].title, f"{told.truth:.1%}", said, f"{told.labels:,}")
+    return table
+
+
+def _accuracy(found: Mapping[str, Estimate]) -> str:
+    return _interval(found["accuracy"]) if "accuracy" in found else "unknown"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"

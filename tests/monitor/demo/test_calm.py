@@ -15,7 +15,7 @@ import pytest
 from monitor import app
 from monitor.__main__ import main
 from monitor.config import parse
-from monitor.demo.acts import ACTS, Trouble
+from monitor.demo.acts import ACTS, Scene
 from monitor.demo.server import BURST, MODEL, Shelf
 
 SEEDS = int(os.environ.get("DRIFTD_CALM_SEEDS", "2"))
@@ -29,7 +29,7 @@ def test_calm_raises_nothing(seed: int, tmp_path: Path) -> None:
     accepted, calm, reference = tmp_path / "accepted.jsonl", tmp_path / "calm.jsonl", tmp_path / "reference"
     accepted.write_bytes(b"".join(shelf.commission(START)))
     bursts = range(int(ACTS[0].seconds / BURST))
-    calm.write_bytes(b"".join(shelf.serve(START + i * BURST, Trouble.NONE, number=i) for i in bursts))
+    calm.write_bytes(b"".join(shelf.serve(START + i * BURST, Scene(), number=i).events for i in bursts))
     assert main(["reference", "build", str(accepted), "-o", str(reference), "--model", MODEL]) == 0
     config = {"sources": [{"kind": "http"}], "models": [{"name": MODEL, "reference": {"path": str(reference)}}]}
     out = io.StringIO()

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
-from monitor.demo.acts import ACTS, CYCLE, Trouble, timeline
-from monitor.demo.diary import Diary, ModelStatus, News, OpenAlert, Score, Turn
+from monitor.demo.acts import ACTS, NEW, starts
+from monitor.demo.api import Api
+from monitor.demo.diary import Estimate, ModelStatus, News, OpenAlert, Score, Turn
 from monitor.demo.screen import Board, announce, report, summary
+from monitor.demo.staff import Labelers, OnCall, Truths
+from monitor.demo.story import Story
 
 START = 1_700_000_000.0  # 22:13:20 UTC
 
@@ -27,8 +32,8 @@ def alert(column: str, check: str = "psi", since: float = START, text: str = "It
 
 def test_an_act_is_announced_with_its_place_in_the_story_and_what_it_means() -> None:
     console = plain()
-    announce(console, next(start for start, act in timeline() if act.trouble is Trouble.UNSEEN))
-    assert "Act 4 of 7: products never seen in training" in said(console)
+    announce(console, list(starts())[NEW])
+    assert "Act 4 of 7: new products arrive, to stay" in said(console)
     assert "cannot say 'unknown'" in said(console)
 
 
@@ -62,13 +67,24 @@ def test_the_board_shows_what_the_daemon_counts_and_where_to_look() -> None:
     assert "open alerts 1" in board.line()
 
 
-def test_the_summary_names_what_went_unnoticed_and_what_the_calm_raised() -> None:
-    diary, console = Diary(START), plain()
-    begins = {act.trouble: start for start, act in timeline()}
-    gain = alert("brightness", since=START + begins[Trouble.GAIN] + 30.0)
-    diary.read(ModelStatus("m", alerts=(gain, alert("latency", "level", START + 500.0))))
-    console.print(summary(diary.acts(CYCLE)))
+def test_the_summary_names_what_went_unnoticed_what_the_calm_raised_and_how_right_the_model_was(
+    tmp_path: Path,
+) -> None:
+    truths, console = tmp_path / "truths", plain()
+    lines = [
+        {"id": f"{i}", "time": START + i, "version": "1", "answer": "a", "truth": "a" if i % 4 else "b"}
+        for i in range(100)
+    ]
+    truths.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines) + b'{"id": "half a l')
+    nobody = Api("127.0.0.1:1")
+    story = Story(START, Truths(truths), OnCall(nobody, 1e9), Labelers([], Truths(truths)))
+    gain = alert("brightness", since=START + list(starts())[1] + 30.0)
+    early = alert("latency", "level", START + 500.0)
+    story.read(ModelStatus("m", alerts=(gain, early), accuracy=Estimate(0.76, 0.7, 0.82)), 0)
+    console.print(summary(story))
     rows = said(console).splitlines()
     assert any("brightness moved" in row and "psi on brightness" in row and "30 s" in row for row in rows)
     assert any("inputs look novel" in row and row.count("nothing") == 1 for row in rows)
     assert any(row.startswith(f"│ {ACTS[0].title}") and "level on latency" in row for row in rows)
+    assert any("75.0%" in row and "76.0% (70.0% to 82.0%)" in row for row in rows)
+    assert any("no request to retrain was closed" in row for row in rows)

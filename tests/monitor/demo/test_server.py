@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from detectors.core import Floats
-from monitor.demo.acts import GAIN, LOST, OFFSET, Trouble
+from monitor.demo.acts import GAIN, LOST, OFFSET, Scene
 from monitor.demo.camera import assortment, measure, shoot
 from monitor.demo.server import BURST, RATE, Daemon, Shelf, Unreachable
 
@@ -34,12 +34,12 @@ def entropy(served: list[dict[str, Any]]) -> Floats:
 
 def test_all_follows_from_the_seed(shelf: Shelf) -> None:
     again = Shelf(seed=0)
-    assert again.serve(START, Trouble.UNSEEN, number=7) == shelf.serve(START, Trouble.UNSEEN, number=7)
-    assert shelf.serve(START, Trouble.NONE, number=8) != shelf.serve(START, Trouble.NONE, number=7)
+    assert again.serve(START, Scene(new=True), number=7) == shelf.serve(START, Scene(new=True), number=7)
+    assert shelf.serve(START, Scene(), number=8) != shelf.serve(START, Scene(), number=7)
 
 
 def test_a_burst_fills_its_stretch_of_event_time_in_order(shelf: Shelf) -> None:
-    times = [event["time"] for event in events(shelf.serve(START, Trouble.NONE, number=1))]
+    times = [event["time"] for event in events(shelf.serve(START, Scene(), number=1).events)]
     assert len(times) == RATE * BURST
     assert times == sorted(times)
     assert START <= times[0] < times[-1] <= START + BURST
@@ -47,7 +47,7 @@ def test_a_burst_fills_its_stretch_of_event_time_in_order(shelf: Shelf) -> None:
 
 def test_the_model_is_good_at_what_it_knows_and_its_doubt_is_honest(shelf: Shelf) -> None:
     accepted = [event for i, lines in enumerate(shelf.commission(START)) if i < 10 for event in events(lines)]
-    served = [event for n in range(10) for event in events(shelf.serve(START, Trouble.NONE, number=n))]
+    served = [event for n in range(10) for event in events(shelf.serve(START, Scene(), number=n).events)]
     known, lately = entropy(accepted), entropy(served)
     standard_error = np.hypot(known.std(), lately.std()) / np.sqrt(len(known))
     assert abs(known.mean() - lately.mean()) < 4 * standard_error
@@ -56,14 +56,14 @@ def test_the_model_is_good_at_what_it_knows_and_its_doubt_is_honest(shelf: Shelf
 
 
 def test_products_never_seen_leave_the_committee_in_doubt(shelf: Shelf) -> None:
-    calm = entropy(events(shelf.serve(START, Trouble.NONE, number=1)))
-    new = entropy(events(shelf.serve(START, Trouble.UNSEEN, number=1)))
+    calm = entropy(events(shelf.serve(START, Scene(), number=1).events))
+    new = entropy(events(shelf.serve(START, Scene(new=True), number=1).events))
     assert new.mean() > calm.mean() + calm.std() / 2
 
 
 def test_the_lost_feature_is_lost_and_answers_keep_coming(shelf: Shelf) -> None:
-    calm = events(shelf.serve(START, Trouble.NONE, number=1))
-    lost = events(shelf.serve(START, Trouble.MISSING, number=1))
+    calm = events(shelf.serve(START, Scene(), number=1).events)
+    lost = events(shelf.serve(START, Scene(lost=True), number=1).events)
     assert all(LOST not in event["inputs"] for event in lost)
     assert all(LOST in event["inputs"] for event in calm)
     same = [a["outputs"]["label"] == b["outputs"]["label"] for a, b in zip(calm, lost, strict=True)]
