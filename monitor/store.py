@@ -12,14 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
+from alerting.s3 import S3Server, s3_client
 from monitor.log import sync_directory
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 # What a directory and S3 both take. "%" is in it so that a model's name fits with urllib's `quote(name, safe="")`.
 _NAME = re.compile(r"[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*(?:/[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*)*")
@@ -121,19 +119,6 @@ def write_atomically(target: Path, data: bytes) -> None:
     sync_directory(target.parent)
 
 
-class S3Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A server that speaks S3. Credentials come from the usual AWS chain (environment, profile, role), never from
-    here."""
-
-    endpoint: Annotated[str | None, msgspec.Meta(description="URL of an S3-compatible server; default: AWS")] = None
-    region: Annotated[str | None, msgspec.Meta(description="Region; default: of the AWS chain")] = None
-    path_style: Annotated[
-        bool,
-        msgspec.Meta(description="Bucket in the path, not in the host's name; most servers other than AWS need it"),
-    ] = False
-    cafile: Annotated[str | None, msgspec.Meta(description="PEM file of the authority behind the server's TLS")] = None
-
-
 class S3Options(S3Server, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="s3"):
     """Blobs as objects of a bucket."""
 
@@ -187,28 +172,6 @@ class S3Store:
             yield
         except (BotoCoreError, ClientError) as error:
             raise OSError(f"s3://{self._options.bucket}/{key}: {error}") from error
-
-
-def s3_client(options: S3Server) -> S3Client:
-    """A client that gives up within half a minute, so that a checkpoint never hangs on a server that went away."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=options.endpoint,
-        region_name=options.region,
-        verify=options.cafile,
-        config=Config(
-            connect_timeout=5,
-            read_timeout=10,
-            retries={"max_attempts": 2, "mode": "standard"},
-            signature_version="s3v4",
-            s3={"addressing_style": "path" if options.path_style else "auto"},
-            request_checksum_calculation="when_required",  # many servers refuse the newer default
-            response_checksum_validation="when_required",
-        ),
-    )
 
 
 def _checked(name: str) -> str:

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Protocol
 
+from alerting.s3 import S3Server, s3_client
 from monitor.committee.options import DIGEST
 from monitor.committee.wire import Fetched, FetchJob, Refusal, Wanted
-from monitor.store import S3Server, s3_client
 
 _PIECE = 1 << 20
 _HALF = ".half-"

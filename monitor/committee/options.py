@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from alerting.s3 import S3Server
 from detectors.units import Bytes, Seconds
-from monitor.store import S3Server
 
 DIGEST = "^[0-9a-f]{64}$"
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from alerting.s3 import S3Server
 from detectors.core import Floats
 from detectors.encode import decode, encode
 from monitor.committee.options import Architecture
-from monitor.store import S3Server
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.store import DirectoryStore, MemoryStore, S3Options, Store, s3_client
+from alerting.s3 import s3_client
+from monitor.store import DirectoryStore, MemoryStore, S3Options, Store
 
 
 @pytest.fixture(scope="module")

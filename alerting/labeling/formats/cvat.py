@@ -26,7 +26,7 @@ from alerting.labeling.task import Asked, Box
 LARGEST = 256 << 20  # bytes of annotations once unpacked: 100,000 pictures with ten boxes each
 
 _MANIFEST = "manifest.jsonl"
-_HEAD = b'{"version":"1.0"}\n{"type":"images"}\n'
+HEAD = b'{"version":"1.0"}\n{"type":"images"}\n'  # of a manifest
 
 
 class _Entry(msgspec.Struct):
@@ -47,7 +47,7 @@ def item(task: Asked) -> dict[str, Any]:
 
 def file(items: Sequence[Mapping[str, Any]]) -> bytes:
     """A manifest of the lines."""
-    return _HEAD + wire.as_lines(items)
+    return HEAD + wire.as_lines(items)
 
 
 def name_of(uri: str) -> PurePosixPath:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from alerting.labeling.tools.label_studio import LabelStudio
+from alerting.labeling.tools.s3 import S3Bucket
 
-ToolOptions = LabelStudio
+ToolOptions = LabelStudio | S3Bucket
 
-TOOLS: dict[str, type[ToolOptions]] = {"label_studio": LabelStudio}
+TOOLS: dict[str, type[ToolOptions]] = {"label_studio": LabelStudio, "s3": S3Bucket}

@@ -33,6 +33,7 @@ SECRET_HEADER = "x-driftd-secret"  # noqa: S105 - the header's name
 
 _PAGE = 100  # tasks of a page: 300 KB of JSON with usual inputs
 _OVERLAP = 10.0  # seconds read again: a change is dated before others can see it
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # the one form that its filters take: 500 for any other
 _LARGEST = 64 << 20  # bytes of a page
 _HOOKED = 1 << 20  # bytes of a webhook's body; one annotation with its task takes 4 KB
 
@@ -177,7 +178,7 @@ class LabelStudioTool:
     def _page(self, number: int, since: float | None) -> _Tasks:
         items = []
         if since is not None:
-            start = datetime.fromtimestamp(since - _OVERLAP, UTC).isoformat()
+            start = datetime.fromtimestamp(since - _OVERLAP, UTC).strftime(_TIME)
             items.append({
                 "filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": start,
             })  # fmt: skip
