@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -22,6 +22,9 @@ from alerting.labeling.formats import FORMATS, Fault, Reply, cvat
 from alerting.labeling.task import Asked
 from alerting.labeling.tools.tool import HandOver, Pulled, Unproven
 from alerting.s3 import S3Access, s3_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
 MANIFEST = "manifest.jsonl"
 _LABELS = "labels"
@@ -114,7 +117,7 @@ class S3BucketTool:
         address = name if self._options.format == "cvat" else f"s3://{bucket}/{folder}{name}"
         item = msgspec.json.encode(self._format.item(replace(task, uri=address)))  # before the copy: it may be unfit
         with self._told(folder + name):
-            origin = {"Bucket": source.netloc, "Key": source.path.lstrip("/")}
+            origin: CopySourceTypeDef = {"Bucket": source.netloc, "Key": source.path.lstrip("/")}
             self._client.copy_object(Bucket=bucket, Key=folder + name, CopySource=origin)
         return item
 
