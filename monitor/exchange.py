@@ -32,6 +32,7 @@ class Partial(msgspec.Struct, frozen=True):
     late: bool = False  # of a window closed before: goes to the totals, is not judged
     scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
     versions: dict[str, int] = {}  # rows by the version that answered them, of the first few versions seen
+    ids: dict[int, str] = {}  # by key, of the rows that the profile has in its sample
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):

@@ -24,6 +24,7 @@ from detectors.profile import Profile
 from detectors.reference import Reference, scored
 from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Record, Schema
+from monitor.examples import Ids, of_sample, remember
 from monitor.exchange import ENDED, Closed, Partial, to_bytes
 from monitor.join import Joiner
 from monitor.journal import deadly
@@ -60,7 +61,7 @@ class Model(Protocol):
 class _Window:
     """An open window of a model in a lane."""
 
-    __slots__ = ("draw", "events", "origin", "profile", "rows", "scopes", "versions", "waiting")
+    __slots__ = ("draw", "events", "ids", "origin", "profile", "rows", "scopes", "versions", "waiting")
 
     def __init__(self, origin: Partition) -> None:
         self.origin = origin  # what a label task says of where its event lies
@@ -71,6 +72,7 @@ class _Window:
         self.draw: Draw | None = None
         self.scopes: dict[str, Profile] = {}
         self.versions: dict[str, int] = {}  # rows by version
+        self.ids: Ids = {}
 
 
 class _Stream:
@@ -145,6 +147,7 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     draw: Draw | None
     scopes: dict[str, bytes]
     versions: dict[str, int] = {}
+    ids: Ids = {}
 
 
 class _SavedStream(msgspec.Struct, frozen=True):
@@ -478,6 +481,7 @@ class Ingest:
         if window.profile is None:
             window.profile = Profile(reference.layout)
         window.profile.update(rows)
+        remember(window.ids, rows, window.profile)
         count_versions(rows, window.versions)
         if plan.scopes:
             beyond = plan.scopes.count(rows, reference.layout, window.scopes)
@@ -538,7 +542,8 @@ class Ingest:
             self._keep(lane, model, self._count(model, window, rest))
         profile = None if window.profile is None else window.profile.encode()
         scopes = {name: part.encode() for name, part in window.scopes.items()}
-        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes, window.versions)
+        ids = {} if window.profile is None else of_sample(window.ids, window.profile)
+        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes, window.versions, ids)
 
     def _say(
         self,
@@ -753,6 +758,7 @@ class Ingest:
                 window.profile = Profile.decode(reference.layout, kept.profile)
                 layout = reference.layout.valued
                 window.scopes = {name: Profile.decode(layout, part) for name, part in kept.scopes.items()}
+                window.ids = kept.ids
             except Undecodable:
                 log.warning(
                     "model %s: the reference changed; window %d counts only what comes from here on", model, kept.window
@@ -774,4 +780,5 @@ def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _Save
         window.draw,
         {name: part.encode() for name, part in window.scopes.items()},
         window.versions,
+        window.ids,
     )
