@@ -172,6 +172,7 @@ def _open(state: State, symptom: Symptom, started: float, now: float) -> Notice:
         score=symptom.score,
         limit=symptom.limit,
         facts=_bounded(symptom.facts),
+        examples=symptom.examples,
         opened_as=symptom.severity,
         scope=symptom.scope,
     )
@@ -189,6 +190,7 @@ def _update(state: State, alert: Alert, symptom: Symptom, now: float, options: A
         score=symptom.score,
         limit=symptom.limit,
         facts=_bounded(symptom.facts),
+        examples=symptom.examples or alert.examples,
     )
     if rose or now - alert.said >= options.repeat:
         return [_say(state, alert, Transition.UPDATED, now)]

@@ -24,6 +24,7 @@ from detectors.profile import Layout, Profile, merged
 from detectors.reference import Reference, build_from, scored
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
+from monitor.examples import Ids, remember, with_examples
 from monitor.exchange import ENDED, Closed, Message, Partial, Told
 from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
@@ -257,8 +258,12 @@ class Judge:
         if desk.reference is None:
             self._learn(desk, partials)
             return
-        profile, parts = self._profiles(desk, desk.reference, partials)
-        symptoms, looked = self._look(desk, window, {WHOLE: profile, **parts})
+        ids: Ids = {key: name for partial in partials for key, name in partial.ids.items()}
+        profile, parts = self._profiles(desk, desk.reference, partials, ids)
+        profiles = {WHOLE: profile, **parts}
+        symptoms, looked = self._look(desk, window, profiles)
+        references = {scope: watch.reference.profile for scope, watch in desk.watches.items()}
+        symptoms = with_examples(symptoms, profiles, references, ids)
         effects.symptoms.extend(symptoms)
         end = (window + 1) * desk.window
         for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
@@ -272,9 +277,9 @@ class Judge:
                 state.tasks += len(draw.tasks)
 
     def _profiles(
-        self, desk: _Desk, reference: Reference, partials: Sequence[Partial]
+        self, desk: _Desk, reference: Reference, partials: Sequence[Partial], ids: Ids
     ) -> tuple[Profile, dict[str, Profile]]:
-        """Of the window, and of each scope that has rows in it."""
+        """Of the window, and of each scope that has rows in it. Adds the ids of rows that are counted only here."""
         layout = reference.layout
         wholes: list[Profile] = []
         parts: dict[str, list[Profile]] = {}
@@ -295,6 +300,7 @@ class Judge:
                 rows = scored(to_batch(partial.events, reference.schema), desk.scorers, reference.fitted)
                 whole, own = Profile(layout), dict[str, Profile]()
                 whole.update(rows)
+                remember(ids, rows, whole)
                 desk.plan.scopes.count(rows, layout, own)
                 wholes.append(whole)
                 for name, part in own.items():
