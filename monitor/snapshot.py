@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from detectors.core import Kind, Role
+from detectors.estimate import Estimate
 from detectors.evidence.calibrate import Replay
 
 
@@ -68,6 +69,35 @@ class HourView(msgspec.Struct, frozen=True):
     error: float  # share of the labelled that were wrong
 
 
+class MeasureView(msgspec.Struct, frozen=True):
+    """A measure by labels, over the last spans together."""
+
+    name: str  # precision | recall | f1 | rmse; accuracy of another version on the same events
+    of: str  # class or version
+    estimate: Estimate
+
+
+class LabelledView(msgspec.Struct, frozen=True):
+    """A model's performance by the labels of its draws, as known so far; NaN and None = not known."""
+
+    measure: str  # accuracy | mae
+    version: str  # in service
+    end: float  # of the newest span with a draw, UTC seconds of event time: `tracked`, `cbpe`, `doc` are of it
+    tracked: Estimate | None  # by the labels of all spans, followed to the newest
+    cbpe: float  # mean of what is expected: blind to concept drift
+    doc: float  # difference of confidences: blind to it as well
+    labelled_end: float  # of the newest span with labels: `labels` and `refused` are of it
+    labels: Estimate | None  # by its own labels alone
+    refused: str  # why its labels give no estimate
+    first: Estimate | None  # when the version came
+    measures: tuple[MeasureView, ...]
+    confusion: tuple[tuple[str, str, float], ...]  # answer, truth, share of all rows
+    asked: int  # events held that labels were asked for
+    returned: int  # labels that came since the beginning
+    late: int  # of them when their span was settled
+    unknown: int  # of events that are not held any more
+
+
 class AlertView(msgspec.Struct, frozen=True):
     """An open alert."""
 
@@ -129,6 +159,7 @@ class ModelView(msgspec.Struct, frozen=True):
     scores: tuple[ScoreView, ...] = ()
     estimates: tuple[EstimateView, ...] = ()
     hours: tuple[HourView, ...] = ()  # of a model of late labels
+    labelled: LabelledView | None = None  # None: nothing is drawn for labeling
     alerts: tuple[AlertView, ...] = ()
     verdicts: tuple[VerdictView, ...] = ()  # newest first
     suppressions: tuple[SuppressionView, ...] = ()

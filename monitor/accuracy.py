@@ -1,0 +1,539 @@
+"""How good a model is, as the labels that come back of its draws have it: span by span, and tracked between them.
+
+What a reader would get wrong: these labels never go through the join of late labels, since doubtful answers are asked
+for first; each carries how likely it was to be asked for, and its batch the sums of all rows. A span of event time is
+settled once, in order, when its labels are in or have had their time; what is said of younger spans is as known so far.
+All of it is a function of draws, labels and window ends, so a replay comes to the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from msgspec.structs import replace
+
+from alerting.alert import Severity
+from alerting.labeling.task import Draw, LabelTask, Part, Returned, Value
+from alerting.policy import Drop
+from alerting.retraining import Measured
+from detectors.checks.verdict import share_text
+from detectors.core import Finding, Mask
+from detectors.estimate import Estimate, Labelled, Track, Tuning, estimate, inclusion, picked, share
+from detectors.falling import Falling
+from detectors.performance import difference_of_confidences
+from detectors.units import Seconds
+from monitor.decode.columns import word
+from monitor.snapshot import LabelledView, MeasureView
+
+CHECK = "labeled_accuracy"
+KEPT = 24  # settled spans kept for what one span has too few labels for: classes, slices
+ROWS = 4_000  # asked-for events held; the oldest span is let go beyond
+INPUTS, LONGEST = 20, 40  # kept of a labelled event, for slices; characters of a name and of a text
+CLASSES = 20  # told apart, those of most labels
+ENOUGH = 100.0  # effective labels that say how good a version was at first
+FEWEST = 3.0  # effective labels of a class in a span that say anything of its recall
+GAP = 24  # spans without a draw make the track less sure; more of them no less
+OTHER = "__other__"
+NOTHING = 0.5  # is expected where the model tells no confidence
+
+
+class AccuracyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model's performance by the labels of its draws."""
+
+    span: Annotated[Seconds, Meta(gt=0, description="Event time that one estimate is of.")] = 3600.0
+    patience: Annotated[
+        Seconds,
+        Meta(ge=0, description="Event time after a span in which labels may come before it is settled without them."),
+    ] = 43_200.0
+    margin: Annotated[
+        float, Meta(ge=0, lt=1, description="A fall by so much is as good; of errors of numbers, a rise by this share.")
+    ] = 0.02
+    promise: Annotated[float, Meta(gt=1, description="Spans until a false alarm, on average over calm, at least.")] = (
+        1000.0
+    )
+    severity: Annotated[Severity, Meta(description="Of its alerts.")] = Severity.WARNING
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """An event that was asked for."""
+
+    task: str
+    answer: Value
+    version: str
+    part: str
+    size: float
+    key: float
+    copies: int
+    expected: float | None
+    label: Value = None
+    rev: int = -1  # of the task when it said so; under 0: nobody has
+    inputs: dict[str, Value] = {}
+    others: dict[str, Value] = {}  # answers of other versions
+
+    @property
+    def known(self) -> bool:
+        return self.label is not None and self.answer is not None
+
+
+class _Batch(msgspec.Struct):
+    """A draw: what it asked for, and the sums of what this was drawn from."""
+
+    rows: int
+    expected: float | None  # mean of what was expected of them
+    confidence: float | None
+    drawn: list[_Row]  # in the order of their keys
+    threshold: float  # the key that follows
+    certain: list[_Row]
+
+
+class _Span(msgspec.Struct):
+    number: int
+    batches: list[_Batch] = []
+
+    @property
+    def asked(self) -> Iterator[_Row]:
+        for batch in self.batches:
+            yield from batch.drawn
+            yield from batch.certain
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """Rows with a label, and what they say of the others."""
+
+    batch: Labelled
+    rows: list[_Row]
+
+    def merged(self, other: _Known) -> _Known:
+        return _Known(self.batch.merged(other.batch), self.rows + other.rows)
+
+
+class _Mind(msgspec.Struct, frozen=True):
+    """What the spans so far taught."""
+
+    number: int | None = None  # of the last of them
+    version: str = ""  # that answered most of it
+    tuning: Tuning = Tuning()
+    track: Track = Track()
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """A span, as its labels have it."""
+
+    end: float  # event time
+    labels: Estimate | None  # by its own labels alone; None: there are none, or they are refused
+    tracked: Estimate
+    expected: float  # NaN: nothing is
+    confidence: float
+    asked: int
+    refused: str = ""
+
+
+class State(msgspec.Struct):
+    """Plain data, saved with the judge's checkpoint."""
+
+    mind: _Mind  # of settled spans
+    spans: list[_Span] = []  # in order
+    first: _Known | None = None  # labels since the version came, up to `ENOUGH`
+    falling: dict[str, Falling] = {}  # by class, "" for all
+    last: _Said | None = None  # settled
+    labels: int = 0  # that came
+    late: int = 0  # of them after their span was settled: they count for classes and slices only
+    unknown: int = 0  # of events that are not held any more
+
+
+class Accuracy:
+    """The judge's side for one model.
+
+    `off`: standard deviation by which what is expected of it may be off. `before`: accuracy and mean confidence of the
+    reference, where they are known.
+    """
+
+    def __init__(self, options: AccuracyOptions, off: float, before: tuple[float, float] | None = None) -> None:
+        self._options = options
+        self._before = before
+        self._state = State(_Mind(track=Track(variance=off**2)))
+        self._rows: dict[str, tuple[int, _Row]] = {}  # by task, with the number of its span
+        self._found: list[Finding] | None = None
+        self._view: LabelledView | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state, self._view = state, None
+        self._rows = {row.task: (span.number, row) for span in state.spans for row in span.asked}
+
+    # -- what comes
+
+    def drawn(self, draw: Draw) -> None:
+        """A draw that was made. One whose span is settled is not taken up."""
+        state = self._state
+        number = math.floor(draw.batch.end / self._options.span)
+        if self._is_settled(number):
+            return
+        span = next((span for span in state.spans if span.number == number), None)
+        if span is None:
+            span = _Span(number)
+            state.spans = sorted([*state.spans, span], key=lambda span: span.number)
+        span.batches.append(_batch(draw))
+        self._rows.update((row.task, (number, row)) for row in span.asked)
+        while len(self._rows) > ROWS and len(state.spans) > 1:
+            self._let_go(state.spans[0])
+        self._view = None
+
+    def take(self, returned: Sequence[Returned]) -> None:
+        """Labels that are final. One that comes again with a higher revision replaces what it said."""
+        state = self._state
+        for one in returned:
+            if one.task not in self._rows:
+                state.unknown += 1
+                continue
+            number, row = self._rows[one.task]
+            if one.rev <= row.rev:
+                continue
+            state.labels += row.rev < 0
+            state.late += self._is_settled(number)
+            row.label, row.rev = one.label, one.rev
+            row.inputs = {named.name[:LONGEST]: _held(named.value) for named in one.inputs[:INPUTS]}
+            row.others = {other.version: other.label for other in one.others}
+        self._view = None
+
+    def pass_time(self, now: float) -> None:
+        """Event time has come to `now`: settles the spans that are due, oldest first."""
+        state, options = self._state, self._options
+        for span in [span for span in state.spans if not self._is_settled(span.number)]:
+            end = (span.number + 1) * options.span
+            if now < end or not (now >= end + options.patience or all(row.rev >= 0 for row in span.asked)):
+                break
+            self._settle(span)
+        while len(state.spans) > KEPT and self._is_settled(state.spans[0].number):
+            self._let_go(state.spans[0])
+
+    def look(self) -> list[Finding] | None:
+        """What the spans settled since the last look show; None where there were none."""
+        found, self._found = self._found, None
+        return found
+
+    # -- spans
+
+    def _is_settled(self, number: int) -> bool:
+        last = self._state.mind.number
+        return last is not None and number <= last
+
+    def _let_go(self, span: _Span) -> None:
+        if not self._is_settled(span.number):
+            self._settle(span)
+        self._state.spans.remove(span)
+        for row in span.asked:
+            del self._rows[row.task]
+        self._view = None
+
+    def _settle(self, span: _Span) -> None:
+        state = self._state
+        before, known = state.mind.version, _known(span)[0]
+        state.mind, state.last = self._follow(state.mind, span)
+        if state.mind.version != before:
+            state.first, state.falling = None, {}
+        self._found = self._found or []
+        if known is not None:
+            self._found = self._compare(known)
+            if state.first is None or state.first.batch.effective < ENOUGH:
+                state.first = known if state.first is None else state.first.merged(known)
+        self._view = None
+
+    def _follow(self, mind: _Mind, span: _Span) -> tuple[_Mind, _Said]:
+        """One span later."""
+        known, refused = _known(span)
+        version = _version(span) or mind.version
+        tuning, track = mind.tuning, mind.track
+        for _ in range(0 if mind.number is None else min(span.number - mind.number - 1, GAP)):
+            track = track.idle()
+        if mind.version and version != mind.version:
+            track = track.renewed()
+        alone = None
+        if known is None:
+            track = track.idle()
+        else:
+            if not track.batches and _numeric(known.rows):  # a loss, whose unit and variance only labels tell
+                tuning = _untuned(shares=False)
+                track = Track(unit=math.sqrt(max(float(np.mean(known.batch.outcome**2)), 1e-300)), variance=1.0)
+            alone = estimate(known.batch, tuning)
+            track = track.after(known.batch, tuning)
+        expected = _over(span, "expected")
+        base = (NOTHING if math.isnan(expected) else expected) if tuning.shares else 0.0
+        said = _Said(
+            end=(span.number + 1) * self._options.span,
+            labels=alone,
+            tracked=track.estimate(base, tuning),
+            expected=expected,
+            confidence=_over(span, "confidence"),
+            asked=sum(1 for _ in span.asked),
+            refused=refused,
+        )
+        after = tuning if known is None else tuning.after(known.batch)
+        return _Mind(span.number, version, after, track), said
+
+    # -- what they show
+
+    def _compare(self, known: _Known) -> list[Finding]:
+        """Evidence that the model answers worse than when its version came."""
+        state, options = self._state, self._options
+        first = state.first
+        if first is None or first.batch.effective < ENOUGH:
+            return []
+        shares = state.mind.tuning.shares
+        told = {"": (estimate(first.batch, _untuned(shares)), estimate(known.batch, state.mind.tuning))}
+        if shares:
+            told |= {of: (_recall(first, of), _recall(known, of)) for of in _classes(first)}
+        limit = options.promise * len(told)  # of several, none is more than their mean times their number
+        found = []
+        for of, (was, now) in told.items():
+            if not math.isfinite(now.error) or now.error <= 0 or (of and now.effective < FEWEST):
+                continue
+            short = was.low - options.margin - now.value if shares else now.value - was.high * (1 + options.margin)
+            falling = state.falling.get(of, Falling()).after(short / now.error, limit)
+            state.falling[of] = falling
+            if falling.evidence > limit:
+                found.append(_finding(of, was, now, falling.evidence, limit, shares))
+        return found
+
+    @property
+    def view(self) -> LabelledView:
+        """All that is known by now, spans that are not settled included."""
+        if self._view is None:
+            self._view = self._look_over()
+        return self._view
+
+    def _look_over(self) -> LabelledView:
+        state, mind = self._state, self._state.mind
+        newest = labelled = state.last
+        for span in state.spans:
+            if not self._is_settled(span.number):
+                mind, newest = self._follow(mind, span)
+                labelled = newest if newest.labels is not None or newest.refused else labelled
+        parts = [known for span in state.spans if (known := _known(span)[0]) is not None]
+        known = None
+        for part in parts:
+            known = part if known is None else known.merged(part)
+        shares = mind.tuning.shares
+        enough = state.first is not None and state.first.batch.effective >= ENOUGH
+        first = estimate(state.first.batch, _untuned(shares)) if enough and state.first is not None else None
+        doc = math.nan
+        if self._before is not None and newest is not None:
+            doc = difference_of_confidences(*self._before, newest.confidence)
+        return LabelledView(
+            measure="accuracy" if shares else "mae",
+            version=mind.version,
+            end=math.nan if newest is None else newest.end,
+            tracked=None if newest is None or not mind.track.batches else newest.tracked,
+            cbpe=newest.expected if newest is not None else math.nan,
+            doc=doc,
+            labelled_end=math.nan if labelled is None else labelled.end,
+            labels=None if labelled is None else labelled.labels,
+            refused="" if labelled is None else labelled.refused,
+            first=first,
+            measures=() if known is None else tuple(_measures(known, shares)),
+            confusion=() if known is None or not shares else tuple(_confusion(known)),
+            asked=len(self._rows),
+            returned=state.labels,
+            late=state.late,
+            unknown=state.unknown,
+        )
+
+    def drop(self) -> Drop | None:
+        """How far the accuracy is from what it was when the version came; None while there are too few labels."""
+        view = self.view
+        if view.first is None or view.tracked is None or view.measure != "accuracy":
+            return None
+        return Drop(view.first.value, view.tracked.value, math.hypot(view.first.error, view.tracked.error))
+
+    def measured(self) -> dict[str, Measured]:
+        """Measures as a retraining request carries them, such as `accuracy` or `recall of cat`."""
+        view = self.view
+        named = {} if view.tracked is None else {view.measure: view.tracked}
+        named |= {f"{m.name} of {m.of}" if m.of else m.name: m.estimate for m in view.measures}
+        return {name: Measured(e.value, e.low, e.high, e.effective) for name, e in named.items()}
+
+    def fell(self) -> tuple[str, ...]:
+        """Classes whose recall fell."""
+        limit = self._options.promise * len(self._state.falling)
+        return tuple(sorted(of for of, f in self._state.falling.items() if of and f.evidence > limit))
+
+
+# -- rows
+
+
+def _batch(draw: Draw) -> _Batch:
+    """What is kept of a draw. Rows of a plain top-k, and of versions' disagreements, say nothing of the others."""
+    batch = draw.batch
+    chance = [task for task in draw.tasks if task.select.part == Part.PROBABILITY and task.select.monitoring]
+    certain = [task for task in draw.tasks if task.select.part in (Part.TAKE_ALL, Part.RULE, Part.FEEDBACK)]
+    drawn = sorted(map(_row, chance), key=lambda row: row.key)
+    threshold = math.inf if batch.tau is None else batch.tau
+    if batch.reserve and drawn:
+        threshold = drawn.pop().key  # the key after the last in reserve is not told
+    sums = batch.sums
+    return _Batch(
+        batch.N, _mean(sums, "expected"), _mean(sums, "confidence"), drawn, threshold, list(map(_row, certain))
+    )
+
+
+def _row(task: LabelTask) -> _Row:
+    select = task.select
+    size = 1.0 if select.size is None else select.size
+    return _Row(
+        task.id, task.prediction.label, task.model.version, select.part, size,
+        math.inf if select.key is None else select.key, task.stands_for, select.expected,
+    )  # fmt: skip
+
+
+def _known(span: _Span) -> tuple[_Known | None, str]:
+    """The labelled rows of a span; or none, and why they give no estimate."""
+    draws = [
+        (np.array([row.size for row in batch.drawn]), np.array([row.known for row in batch.drawn], np.bool_))
+        for batch in span.batches
+    ]
+    if picked(draws):
+        return None, "labels came back for the doubtful or the sure ones first, not by rank: they speak for no others"
+    found: _Known | None = None
+    for batch, (sizes, back) in zip(span.batches, draws, strict=True):
+        drawn = [row for row in batch.drawn if row.known]
+        certain = [row for row in batch.certain if row.known]
+        if not drawn and sum(row.copies for row in certain) < batch.rows:
+            continue  # rows taken for certain speak for themselves alone
+        keys = np.array([row.key for row in batch.drawn])
+        chance = np.concatenate([inclusion(sizes, keys, batch.threshold, back), np.ones(len(certain))])
+        rows = drawn + certain
+        losses = _numeric(rows)
+        mean = 0.0 if losses else NOTHING if batch.expected is None else batch.expected
+        labelled = Labelled(
+            rows=batch.rows,
+            expected=mean * batch.rows,
+            outcome=np.array([_outcome(row) for row in rows]),
+            expectation=np.array([mean if losses or row.expected is None else row.expected for row in rows]),
+            inclusion=chance,
+            copies=np.array([float(row.copies) for row in rows]),
+            unknown=sum(row.copies for row in batch.certain if not row.known),
+        )
+        known = _Known(labelled, rows)
+        found = known if found is None else found.merged(known)
+    return found, ""
+
+
+def _numeric(rows: Sequence[_Row]) -> bool:
+    """Whether answers are numbers, whose outcome is a distance. A class that is sent as a whole number is a word."""
+    return any(isinstance(row.answer, float) for row in rows)
+
+
+def _outcome(row: _Row) -> float:
+    if isinstance(row.answer, float):
+        return abs(row.answer - row.label) if isinstance(row.label, int | float) else math.nan
+    return float(word(row.answer) == word(row.label))
+
+
+def _untuned(shares: bool) -> Tuning:
+    return Tuning() if shares else Tuning(shares=False, seen=0.0)
+
+
+def _mean(sums: Mapping[str, float | None], name: str) -> float | None:
+    """Mean of what a batch has the sum of."""
+    n, total = sums.get("n"), sums.get(name)
+    return None if not n or total is None else total / n
+
+
+def _over(span: _Span, name: str) -> float:
+    """Mean over a span's rows of what its batches have means of; NaN where none has."""
+    held = [(batch.rows, mean) for batch in span.batches if (mean := getattr(batch, name)) is not None]
+    rows = sum(n for n, _ in held)
+    return math.fsum(n * mean for n, mean in held) / rows if rows else math.nan
+
+
+def _version(span: _Span) -> str:
+    """That most of the asked-for events are of."""
+    counts = Counter(row.version for row in span.asked)
+    return max(counts, key=lambda version: (counts[version], version), default="")
+
+
+def _held(value: Value) -> Value:
+    return value[:LONGEST] if isinstance(value, str) else value
+
+
+# -- measures
+
+
+def _words(known: _Known) -> tuple[list[str], list[str]]:
+    """Answers and truths."""
+    return [word(row.answer) or "" for row in known.rows], [word(row.label) or "" for row in known.rows]
+
+
+def _classes(known: _Known) -> list[str]:
+    """Those of most labels."""
+    counts = Counter(_words(known)[1])
+    return sorted(sorted(counts, key=lambda of: (-counts[of], of))[:CLASSES])
+
+
+def _is(words: Sequence[str], of: str) -> Mask:
+    return np.array([one == of for one in words], np.bool_)
+
+
+def _recall(known: _Known, of: str) -> Estimate:
+    answers, truths = _words(known)
+    return share(known.batch, _is(truths, of), _is(answers, of))
+
+
+def _measures(known: _Known, shares: bool) -> Iterator[MeasureView]:
+    if not shares:
+        squares = estimate(replace(known.batch, outcome=known.batch.outcome**2), _untuned(shares=False))
+        value, low, high = (math.sqrt(max(x, 0.0)) for x in (squares.value, squares.low, squares.high))
+        error = squares.error / (2 * value) if value else math.inf
+        yield MeasureView("rmse", "", Estimate(value, error, low, high, squares.labels, squares.effective))
+        return
+    answers, truths = _words(known)
+    for of in _classes(known):
+        answered, truly = _is(answers, of), _is(truths, of)
+        yield MeasureView("precision", of, share(known.batch, answered, truly))
+        yield MeasureView("recall", of, share(known.batch, truly, answered))
+        both = share(known.batch, answered | truly, answered & truly)
+        value, low, high = (2 * x / (1 + x) for x in (both.value, both.low, both.high))
+        f1 = replace(both, value=value, low=low, high=high, error=2 * both.error / (1 + both.value) ** 2)
+        yield MeasureView("f1", of, f1)
+    for version in sorted({version for row in known.rows for version in row.others}):
+        of_it = np.array([version in row.others for row in known.rows])
+        right = np.array([word(row.others.get(version)) == word(row.label) for row in known.rows])
+        yield MeasureView("accuracy", version, share(known.batch, of_it, right))
+
+
+def _confusion(known: _Known) -> Iterator[tuple[str, str, float]]:
+    """Answer, truth and the share of all rows, of the classes told apart."""
+    answers, truths = _words(known)
+    weight, told = known.batch.weight, set(_classes(known))
+    cells: Counter[tuple[str, str]] = Counter()
+    for answer, truth, one in zip(answers, truths, weight.tolist(), strict=True):
+        cells[answer if answer in told else OTHER, truth if truth in told else OTHER] += one
+    total = float(weight.sum())
+    for (answer, truth), one in sorted(cells.items()):
+        yield answer, truth, one / total
+
+
+def _finding(of: str, was: Estimate, now: Estimate, evidence: float, limit: float, shares: bool) -> Finding:
+    def said(e: Estimate) -> str:
+        value, low, high = (share_text(x) if shares else f"{x:.4g}" for x in (e.value, e.low, e.high))
+        return f"{value} ({low} to {high})"
+
+    what = f"the recall of {of}" if of else "the accuracy" if shares else "the mean error"
+    moved = "fell" if shares else "rose"
+    text = (
+        f"{what} by labels {moved} from {said(was)} when the version came to {said(now)} in the "
+        f"last span, {now.labels} labels. Evidence {evidence:.3g}, limit {limit:.3g}: by chance it comes so far once "
+        f"in as many spans."
+    )
+    facts: dict[str, float | str] = {"before": was.value, "after": now.value, "labels": float(now.labels)}
+    return Finding(f"recall.{of}" if of else "", evidence, limit, text, None, now.value - was.value, "share", facts)
