@@ -1,12 +1,13 @@
-"""The life of an alert: opened, updated, resolved. Pure: event time is handed in, notices are handed out.
+"""The life of an alert, from opened to resolved. Pure: event time is handed in, notices are handed out.
 
 What a reader would get wrong: an alert does not resolve because time passed. It resolves when its check *looked*, and
-found nothing, for `clear_after`; a model that fell silent keeps its alerts.
+found nothing, for `clear_after`; a model that fell silent keeps its alerts. And an alert that is open need not be told:
+what moves together is told by its leader alone, what broken data explain by their alert, what is muted by none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -14,12 +15,29 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerting.alert import Alert, Look, Notice, Seconds, Severity, Symptom, Transition, notice_id
+from alerting.alert import (
+    Alert,
+    Look,
+    Member,
+    Notice,
+    Ruling,
+    Seconds,
+    Severity,
+    Symptom,
+    Transition,
+    Verdict,
+    notice_id,
+    rfc3339,
+)
+from alerting.rules import Mute, Rule
 
 OVERFLOW = "too_many_alerts"  # check name of the alert that stands for those beyond `max_open`
 REMEMBERED = 900.0  # seconds of event time a resolved alert is kept, so that Alertmanager is told more than once
+EPISODES = 200  # kept of a model, the newest
+SHOWN = 50  # members of an alert that are named, each with `_MARK` characters of its text
 _FACTS, _TEXT = 20, 2_000  # facts of an alert, characters of a text: 1,000 full alerts stay under 50 MB
 _MARK = 200  # characters of a fact's name or value
+_NO_RULE = Rule()
 
 
 class AlertOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,8 +45,24 @@ class AlertOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     confirm: Annotated[int, Meta(ge=1, description="Looks in a row that must find something before it opens.")] = 1
     clear_after: Annotated[
-        Seconds, Meta(ge=0, description="How long its check must look and find nothing before an alert resolves.")
+        Seconds,
+        Meta(
+            ge=0,
+            description="How long its check must look and find nothing before an alert resolves; doubled with each "
+            "time it came back, up to `cooldown`.",
+        ),
     ] = 60.0
+    cooldown: Annotated[
+        Seconds, Meta(ge=0, description="What comes back within this time goes on as the same alert.")
+    ] = 900.0
+    group_within: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            description="What a model shows within this time of an alert's start is told with it, or where data are "
+            "broken explained by it; 0: each column on its own.",
+        ),
+    ] = 600.0
     repeat: Annotated[
         Seconds,
         Meta(ge=0, description="Shortest time between notices of an open alert; a risen severity is told at once."),
@@ -37,6 +71,25 @@ class AlertOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=1, le=100_000, description="Open alerts at most; one alert per model counts what is beyond."),
     ] = 1000
+    rules: Annotated[
+        tuple[Rule, ...], Meta(max_length=1000, description="What alerts are to those who are told; the first counts.")
+    ] = ()
+    mutes: Annotated[tuple[Mute, ...], Meta(max_length=1000, description="What is not told.")] = ()
+    false_alarm: Annotated[
+        Seconds, Meta(gt=0, description="How long a false alarm is not told again, where its verdict says no end.")
+    ] = 7 * 86400.0
+    fix_within: Annotated[
+        Seconds, Meta(gt=0, description="Time to mend what is unintended; then its alert escalates.")
+    ] = 86400.0
+
+    def rule(self, found: Symptom | Alert) -> Rule:
+        """The first that matches."""
+        return next((rule for rule in self.rules if rule.when.matches(found)), _NO_RULE)
+
+    def muted(self, found: Symptom | Alert, now: float) -> str:
+        """Why it is not told, in words; empty where it is."""
+        mute = next((mute for mute in self.mutes if mute.holds(found, now)), None)
+        return "" if mute is None else mute.why or "by configuration"
 
 
 class Pending(msgspec.Struct):
@@ -55,13 +108,57 @@ class Beyond(msgspec.Struct, frozen=True):
     severity: Severity  # the gravest
 
 
+class Episode(msgspec.Struct):
+    """A stretch of event time in which something was the matter, from its first sign until the alert resolved."""
+
+    model: str
+    key: str  # of the alert that led it
+    start: float
+    end: float | None = None  # None: it goes on
+    ruling: Ruling | None = None  # intended once it was confirmed; unintended: its rows are to be left out
+    broken: bool = False  # the data were
+
+
+class Ruled(msgspec.Struct):
+    """A verdict as it was taken."""
+
+    verdict: Verdict
+    time: float  # event time
+    outcome: str  # what came of it, in words
+    key: str  # of the alert that it was taken to be on: the leader of the one it names
+    confirmed: str = ""  # id of the verdict that was the second word
+    revoked: str = ""  # id of the verdict that took it back
+
+
+class Suppression(msgspec.Struct):
+    """What a verdict of a false alarm keeps silent."""
+
+    verdict: str  # its id
+    by: str
+    keys: tuple[str, ...]
+    until: float  # event time
+    suppressed: int = 0  # alerts so far
+
+
+class FalseAlarms(msgspec.Struct):
+    """The own record of a threshold, that is of a check on a column of a scope."""
+
+    count: int = 0
+    last: float = 0.0  # event time
+
+
 class State(msgspec.Struct):
-    """Everything the life cycle remembers. Plain data: saved with a checkpoint, never merged."""
+    """Everything the life cycle remembers of a model. Plain data: saved with a checkpoint, never merged."""
 
     alerts: dict[str, Alert] = {}  # by key; the open ones, and those resolved less than `REMEMBERED` ago
     pending: dict[str, Pending] = {}
     beyond: list[Beyond] = []  # at most one a look
     unremembered: int = 0  # symptoms whose count of looks started anew, because as many as `max_open` were pending
+    now: float = 0.0  # event time of the last step
+    episodes: list[Episode] = []  # oldest first
+    ruled: list[Ruled] = []  # newest first
+    suppressions: list[Suppression] = []
+    false_alarms: dict[str, FalseAlarms] = {}  # by key of the alert
 
     def open(self) -> Iterator[Alert]:
         """The alerts that are open now."""
@@ -71,6 +168,10 @@ class State(msgspec.Struct):
         """The open alert of this key."""
         alert = self.alerts.get(key)
         return alert if alert is not None and alert.resolved is None else None
+
+    def episode(self, key: str) -> Episode | None:
+        """The last that this alert led."""
+        return next((episode for episode in reversed(self.episodes) if episode.key == key), None)
 
 
 def step(
@@ -89,28 +190,36 @@ def step(
     >>> [n.transition.value for end in (20, 30) for n in step(state, [], [found.look], end, options)]
     ['resolved']
     """
-    found = _gravest(symptoms)
-    looks = {*looked, *(s.look for s in found.values())}
-    _forget(state, found, looks, now)
+    state.now = now
+    found = _gravest(_ranked(symptoms, options))
+    looks = {*looked, *(symptom.look for symptom in found.values())}
+    _forget(state, found, looks, now, options)
     # A check that found nothing for long enough frees its place before a new alert asks for one.
-    notices = []
-    for alert in sorted(state.open(), key=lambda a: a.key):
-        if alert.look in looks and alert.key not in found:
-            notices += _quiet(state, alert, now, options)
-    beyond: list[Symptom] = []
-    places = options.max_open - sum(alert.check != OVERFLOW for alert in state.open())
-    for symptom in sorted(found.values(), key=lambda s: (-s.severity.rank, s.key)):
-        alert_now = state.find_open(symptom.key)
-        if alert_now is not None:
-            notices += _update(state, alert_now, symptom, now, options)
-        elif (first := _confirmed(state, symptom, now, options)) is None:
-            continue
-        elif places > 0:
-            places -= 1
-            notices.append(_open(state, symptom, first, now))
-        else:
-            beyond.append(symptom)
-    return notices + _overflow(state, beyond, looks, now, options)
+    _calm(state, {a.key for a in state.open() if a.look in looks} - found.keys(), now, options)
+    _overflow(state, _take(state, found, now, options), looks, now, options)
+    silence(state, now, options)
+    _lead(state)
+    return _tell(state, now, options)
+
+
+def say(state: State, alert: Alert, transition: Transition, now: float) -> Notice:
+    """Puts the alert in its place, and the notice of it."""
+    alert = replace(
+        alert, said=now, serial=alert.serial + 1, held=alert.firing, said_severity=alert.severity,
+        said_joined=alert.joined,
+    )  # fmt: skip
+    state.alerts[alert.key] = alert
+    return Notice(notice_id(alert), transition, alert)
+
+
+# -- symptoms
+
+
+def _ranked(symptoms: Iterable[Symptom], options: AlertOptions) -> Iterator[Symptom]:
+    """With the severity that the rules give them."""
+    for symptom in symptoms:
+        severity = options.rule(symptom).severity if options.rules else None
+        yield symptom if severity is None else replace(symptom, severity=severity)
 
 
 def _gravest(symptoms: Iterable[Symptom]) -> dict[str, Symptom]:
@@ -128,21 +237,100 @@ def _gravity(symptom: Symptom) -> tuple[int, float, str]:
     return symptom.severity.rank, score if score == score else float("-inf"), symptom.text  # noqa: PLR0124 NaN is lowest
 
 
-def _forget(state: State, found: dict[str, Symptom], looks: set[Look], now: float) -> None:
-    for key in [k for k, a in state.alerts.items() if a.resolved is not None and now - a.resolved > REMEMBERED]:
+def _forget(state: State, found: Mapping[str, Symptom], looks: set[Look], now: float, options: AlertOptions) -> None:
+    kept = max(REMEMBERED, options.cooldown)
+    for key in [k for k, a in state.alerts.items() if a.resolved is not None and now - a.resolved > kept]:
         del state.alerts[key]
     for key in [k for k, p in state.pending.items() if k not in found and p.look in looks]:
         del state.pending[key]
+    state.suppressions = [s for s in state.suppressions if now < s.until]
 
 
-def _quiet(state: State, alert: Alert, now: float, options: AlertOptions) -> list[Notice]:
-    """Its check looked and found nothing."""
-    since = now if alert.quiet is None else alert.quiet
-    alert = replace(alert, quiet=since)
-    if now - since < options.clear_after:
-        state.alerts[alert.key] = alert
-        return []
-    return [_say(state, replace(alert, resolved=now), Transition.RESOLVED, now)]
+def _calm(state: State, keys: Iterable[str], now: float, options: AlertOptions) -> None:
+    """The checks of these alerts looked and found nothing. A leader resolves with the last that it leads."""
+    calm = [replace(a, quiet=now if a.quiet is None else a.quiet) for a in map(state.alerts.__getitem__, sorted(keys))]
+    state.alerts.update((alert.key, alert) for alert in calm)
+    over = [alert for alert in calm if _is_over(alert, now, options)]
+    state.alerts.update((alert.key, replace(alert, resolved=now)) for alert in over if alert.leader)
+    led = {alert.leader for alert in state.open() if not alert.muted}
+    for key in {alert.leader or alert.key for alert in over} - led:
+        alert = state.find_open(key)
+        if alert is not None and _is_over(alert, now, options):
+            state.alerts[key] = replace(alert, resolved=now)
+            episode = state.episode(key)
+            if episode is not None:
+                episode.end = now
+
+
+def _is_over(alert: Alert, now: float, options: AlertOptions) -> bool:
+    """Quiet for long enough: an alert that keeps coming back has to be quiet for longer, so flapping is told seldom."""
+    longest = max(options.clear_after, options.cooldown)
+    wanted = min(options.clear_after * 2.0 ** min(alert.relapses, 60), longest)
+    return alert.quiet is not None and now - alert.quiet >= wanted
+
+
+def _take(state: State, found: Mapping[str, Symptom], now: float, options: AlertOptions) -> list[Symptom]:
+    """Symptoms into alerts, the most urgent first; those for which there is no place are returned."""
+    beyond: list[Symptom] = []
+    heads = _heads(state, now, options)
+    places = options.max_open - sum(alert.check != OVERFLOW for alert in state.open())
+    ruled = [(symptom, options.rule(symptom)) for symptom in found.values()]
+    for symptom, rule in sorted(ruled, key=lambda pair: _urgency(pair[0], publicity=pair[1].publicity)):
+        known = state.alerts.get(symptom.key)
+        if known is not None and known.resolved is None:
+            _update(state, known, symptom, now)
+            continue
+        first = _confirmed(state, symptom, now, options)
+        if first is None:
+            continue
+        if places <= 0 and rule.publicity:
+            places += _displace(state)
+        if places <= 0:
+            beyond.append(symptom)
+            continue
+        places -= 1
+        state.pending.pop(symptom.key, None)
+        if known is not None and known.resolved is not None and now - known.resolved < options.cooldown:
+            places -= _reopen(state, known, symptom, now)
+            continue
+        if options.muted(symptom, now) or _suppression(state, symptom.key):
+            _open(state, symptom, first, now)
+            continue
+        leader = heads.get(symptom.broken, "")
+        _open(state, symptom, first, now, leader, publicity=rule.publicity)
+        if not leader:
+            state.episodes = [
+                *state.episodes,
+                Episode(symptom.model, symptom.key, symptom.since, broken=symptom.broken),
+            ]
+            del state.episodes[:-EPISODES]
+            if options.group_within:
+                heads[symptom.broken] = symptom.key
+    return beyond
+
+
+def _urgency(found: Symptom | Alert, *, publicity: bool) -> tuple[bool, int, float, bool, str]:
+    """What the world sees comes first, then the gravest, the likeliest cause, what is of all rows."""
+    rank = found.facts.get("rank", 1.0)
+    likeliest = rank if isinstance(rank, float) else 1.0
+    return not publicity, -found.severity.rank, likeliest, bool(found.scope), found.key
+
+
+def _heads(state: State, now: float, options: AlertOptions) -> dict[bool, str]:
+    """Alerts that what is new belongs to, by whether the data are broken: the last that began a short while ago."""
+    young = [a for a in state.open() if not (a.leader or a.muted) and a.check != OVERFLOW]
+    young = [a for a in young if now - a.started < options.group_within]
+    return {a.broken: a.key for a in sorted(young, key=lambda a: (a.started, a.key))}
+
+
+def _displace(state: State) -> int:
+    """Makes a place for what the world sees: of those that are led, the mildest gives its own. How many places."""
+    led = [alert for alert in state.open() if alert.leader and not alert.publicity]
+    if not led:
+        return 0
+    mildest = min(led, key=lambda a: (a.severity.rank, -a.started, a.key))
+    del state.alerts[mildest.key]
+    return 1
 
 
 def _confirmed(state: State, symptom: Symptom, now: float, options: AlertOptions) -> float | None:
@@ -158,9 +346,15 @@ def _confirmed(state: State, symptom: Symptom, now: float, options: AlertOptions
     return pending.first if pending.looks >= options.confirm else None
 
 
-def _open(state: State, symptom: Symptom, started: float, now: float) -> Notice:
-    state.pending.pop(symptom.key, None)
-    alert = Alert(
+def _suppression(state: State, key: str) -> Suppression | None:
+    return next((s for s in state.suppressions if key in s.keys), None)
+
+
+def _open(
+    state: State, symptom: Symptom, started: float, now: float, leader: str = "", *, publicity: bool = False
+) -> None:
+    before = next((r.verdict for r in state.ruled if r.verdict.key == symptom.key and not r.revoked), None)
+    state.alerts[symptom.key] = Alert(
         key=symptom.key,
         model=symptom.model,
         check=symptom.check,
@@ -175,15 +369,21 @@ def _open(state: State, symptom: Symptom, started: float, now: float) -> Notice:
         examples=symptom.examples,
         opened_as=symptom.severity,
         scope=symptom.scope,
+        broken=symptom.broken,
+        since=symptom.since,
+        leader=leader,
+        publicity=publicity,
+        before=before,
     )
-    return _say(state, alert, Transition.OPENED, now)
+    if leader:
+        head = state.alerts[leader]
+        state.alerts[leader] = replace(head, joined=head.joined + 1)
 
 
-def _update(state: State, alert: Alert, symptom: Symptom, now: float, options: AlertOptions) -> list[Notice]:
-    rose = symptom.severity.rank > alert.severity.rank
-    alert = replace(
+def _update(state: State, alert: Alert, symptom: Symptom, now: float) -> None:
+    state.alerts[alert.key] = replace(
         alert,
-        severity=symptom.severity if rose else alert.severity,
+        severity=max(symptom.severity, alert.severity, key=lambda s: s.rank),
         last_seen=now,
         quiet=None,
         text=symptom.text[:_TEXT],
@@ -192,10 +392,22 @@ def _update(state: State, alert: Alert, symptom: Symptom, now: float, options: A
         facts=_bounded(symptom.facts),
         examples=symptom.examples or alert.examples,
     )
-    if rose or now - alert.said >= options.repeat:
-        return [_say(state, alert, Transition.UPDATED, now)]
-    state.alerts[alert.key] = alert
-    return []
+
+
+def _reopen(state: State, alert: Alert, symptom: Symptom, now: float) -> int:
+    """It goes on as the same alert; with one that is led its leader, if that is over. How many that are besides."""
+    besides = 0
+    head = state.alerts.get(alert.leader)
+    if head is None:
+        alert = replace(alert, leader="")
+    elif head.resolved is not None:
+        state.alerts[head.key] = replace(head, resolved=None, relapses=head.relapses + 1, quiet=now)
+        besides = 1
+    _update(state, replace(alert, resolved=None, relapses=alert.relapses + 1), symptom, now)
+    episode = state.episode(alert.leader or alert.key)
+    if episode is not None:
+        episode.end = None
+    return besides
 
 
 def _bounded(facts: dict[str, float | str]) -> dict[str, float | str]:
@@ -203,32 +415,29 @@ def _bounded(facts: dict[str, float | str]) -> dict[str, float | str]:
     return {name[:_MARK]: fact[:_MARK] if isinstance(fact, str) else fact for name, fact in first}
 
 
-def _say(state: State, alert: Alert, transition: Transition, now: float) -> Notice:
-    alert = replace(alert, said=now, serial=alert.serial + 1)
-    state.alerts[alert.key] = alert
-    return Notice(notice_id(alert), transition, alert)
+# -- what is beyond the bound
 
 
-def _overflow(
-    state: State, beyond: Sequence[Symptom], looks: set[Look], now: float, options: AlertOptions
-) -> list[Notice]:
+def _overflow(state: State, beyond: Sequence[Symptom], looks: set[Look], now: float, options: AlertOptions) -> None:
     """One alert per model for the symptoms that found no place, counted as each check's last look left them."""
     state.beyond = [b for b in state.beyond if b.look not in looks]
-    for look in sorted(looks):
-        held = [s for s in beyond if s.look == look]
-        if held:
-            state.beyond.append(Beyond(look, len(held), max((s.severity for s in held), key=lambda s: s.rank)))
-    notices = []
+    held: dict[Look, list[Symptom]] = {}
+    for symptom in beyond:
+        held.setdefault(symptom.look, []).append(symptom)
+    for look, some in sorted(held.items()):
+        state.beyond.append(Beyond(look, len(some), max((s.severity for s in some), key=lambda s: s.rank)))
     for model in sorted({look.model for look in looks}):
         summary = _summary(model, [b for b in state.beyond if b.look.model == model], now, options)
-        alert = state.find_open(summary.key)
-        if summary.score:
-            notices += (
-                [_open(state, summary, now, now)] if alert is None else _update(state, alert, summary, now, options)
-            )
-        elif alert is not None:
-            notices += _quiet(state, alert, now, options)
-    return notices
+        alert = state.alerts.get(summary.key)
+        is_open = alert is not None and alert.resolved is None
+        if not summary.score:
+            _calm(state, [summary.key] if is_open else [], now, options)
+        elif alert is None:
+            _open(state, summary, now, now)
+        elif is_open:
+            _update(state, alert, summary, now)
+        else:
+            _reopen(state, alert, summary, now)
 
 
 def _summary(model: str, beyond: Sequence[Beyond], now: float, options: AlertOptions) -> Symptom:
@@ -245,3 +454,109 @@ def _summary(model: str, beyond: Sequence[Beyond], now: float, options: AlertOpt
         severity=max((b.severity for b in beyond), key=lambda s: s.rank, default=Severity.INFO),
         facts={"without_alert": float(count), "max_open": float(options.max_open)},
     )
+
+
+# -- who is told of
+
+
+def silence(state: State, now: float, options: AlertOptions) -> None:
+    """Settles which alerts are muted, and which are explained by broken data."""
+    causes = sorted((a for a in state.open() if a.broken), key=lambda a: (a.started, a.key))
+    for alert in list(state.open()):
+        muted = options.muted(alert, now)
+        suppression = None if muted else _suppression(state, alert.key)
+        if suppression is not None:
+            muted = f"false alarm by {suppression.by}, until {rfc3339(suppression.until)}"
+            suppression.suppressed += not alert.muted and not alert.held
+        leader = alert.leader if state.find_open(alert.leader) is not None else ""
+        cause = None if leader else next((c for c in causes if _explains(c, alert, options)), None)
+        inhibited = "" if cause is None else cause.leader or cause.key
+        if (muted, leader, inhibited) != (alert.muted, alert.leader, alert.inhibited):
+            due = None if muted or inhibited else alert.deadline
+            state.alerts[alert.key] = replace(alert, muted=muted, leader=leader, inhibited=inhibited, deadline=due)
+
+
+def _lead(state: State) -> None:
+    """Leaders are as grave, and as lately seen, as what they lead."""
+    led: dict[str, list[Alert]] = {alert.key: [] for alert in state.open() if alert.members}
+    for alert in state.open():
+        if alert.leader and not alert.muted:
+            led.setdefault(alert.leader, []).append(alert)
+    for key, alerts in led.items():
+        alerts.sort(key=lambda a: _urgency(a, publicity=a.publicity))
+        head = state.alerts[key]
+        state.alerts[key] = replace(
+            head,
+            severity=max((head.severity, *(a.severity for a in alerts)), key=lambda s: s.rank),
+            last_seen=max((head.last_seen, *(a.last_seen for a in alerts))),
+            publicity=head.publicity or any(a.publicity for a in alerts),
+            members=tuple(
+                Member(a.key, a.check, a.column, a.scope, a.severity, a.started, a.text[:_MARK]) for a in alerts[:SHOWN]
+            ),
+        )
+
+
+def _explains(cause: Alert, alert: Alert, options: AlertOptions) -> bool:
+    """Broken data are why other things move: their column at any time, the rest of the model from about then on."""
+    if alert.broken or alert.check == OVERFLOW or cause.scope not in ("", alert.scope):
+        return False
+    near = abs(cause.started - alert.started) < options.group_within
+    return not cause.column or cause.column == alert.column or near
+
+
+# -- what is told
+
+
+def _tell(state: State, now: float, options: AlertOptions) -> list[Notice]:
+    due = [
+        (alert, transition)
+        for alert in state.alerts.values()
+        if (transition := _transition(alert, now, options)) is not None
+    ]
+    due.sort(key=lambda pair: (pair[0].firing, _urgency(pair[0], publicity=pair[0].publicity)))
+    return [say(state, _due(state, alert, transition, options), transition, now) for alert, transition in due]
+
+
+def _transition(alert: Alert, now: float, options: AlertOptions) -> Transition | None:
+    """What is due to be said of it, by how it is and by what was said of it last."""
+    if not alert.firing:
+        if not alert.held:
+            return None
+        if alert.resolved is None:
+            return Transition.SILENCED
+        unintended = alert.verdict is not None and alert.verdict.ruling is Ruling.UNINTENDED
+        return Transition.FIXED if unintended else Transition.RESOLVED
+    found = alert.last_seen == now
+    if not alert.held:
+        came = Transition.REOPENED if alert.serial else Transition.OPENED
+        return came if found else None  # what is no longer silent is told when it is found again
+    if alert.deadline is not None and now >= alert.deadline:
+        return Transition.ESCALATED
+    grown = alert.joined > alert.said_joined and now - alert.started >= options.group_within
+    rose = alert.severity.rank > alert.said_severity.rank
+    return Transition.UPDATED if rose or grown or (found and now - alert.said >= options.repeat) else None
+
+
+def _due(state: State, alert: Alert, transition: Transition, options: AlertOptions) -> Alert:
+    """The alert with the deadline that the transition gives it, and the severity that one which passed does."""
+    if transition is Transition.ESCALATED:
+        gravest = max((rule.escalate for rule in _rules(state, alert, options)), key=lambda s: s.rank)
+        return replace(alert, severity=max((alert.severity, gravest), key=lambda s: s.rank), deadline=None)
+    if transition in (Transition.OPENED, Transition.REOPENED):
+        return replace(alert, deadline=deadline(state, alert, options))
+    return alert
+
+
+def deadline(state: State, alert: Alert, options: AlertOptions) -> float | None:
+    """By when somebody must rule, from now on, by the strictest rule of what it leads; or mend, where that is ruled."""
+    if not alert.firing:
+        return None
+    if alert.verdict is not None:
+        return state.now + options.fix_within if alert.verdict.ruling is Ruling.UNINTENDED else None
+    times = [rule.sla for rule in _rules(state, alert, options) if rule.sla is not None]
+    return state.now + min(times) if times else None
+
+
+def _rules(state: State, alert: Alert, options: AlertOptions) -> list[Rule]:
+    """Those for an alert and for what it leads."""
+    return [options.rule(alert), *(options.rule(a) for a in state.open() if a.leader == alert.key)]

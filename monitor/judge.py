@@ -11,12 +11,13 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import Protocol
 
 import msgspec
 
-from alerting import lifecycle
-from alerting.alert import Alert, Look, Notice, Symptom
+from alerting import lifecycle, verdicts
+from alerting.alert import Alert, Look, Notice, Symptom, Verdict
 from alerting.labeling.task import Draw, Withdrawal
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
@@ -28,10 +29,11 @@ from monitor.examples import Ids, remember, with_examples
 from monitor.exchange import ENDED, Closed, Message, Partial, Told
 from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
-from monitor.sampling import Budget, Sampler, SamplingOptions
+from monitor.sampling import SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
+from monitor.tasks import Sampler, Sampling
 from monitor.versions import versions_of
 from monitor.watch import Check, SavedWatch, Watch
 
@@ -89,7 +91,7 @@ class _State(msgspec.Struct):
     below: int | None = None  # windows under it are judged
     learned: list[Event] = []
     alerts: lifecycle.State = msgspec.field(default_factory=lifecycle.State)
-    sampling: Budget | None = None
+    sampling: Sampling | None = None
     hours: dict[int, dict[str, Hour]] = {}  # of late labels: by event time and lane
     events: int = 0
     late: int = 0
@@ -201,7 +203,20 @@ class Judge:
         told[message.id] = None
         if len(told) > TOLD:
             del told[next(iter(told))]
+        if isinstance(message.act, Verdict):
+            self._take_verdict(desk, message.act, effects)
         self._shown[desk.key] = self._show(desk)
+
+    def _take_verdict(self, desk: _Desk, verdict: Verdict, effects: Effects) -> None:
+        done = verdicts.rule(desk.state.alerts, verdict, self._alerts)
+        log.info("model %s: verdict %s on %s: %s", desk.plan.name, verdict.ruling.value, verdict.key, done.outcome)
+        effects.withdrawals += done.withdrawals
+        self._say(desk, done.notices, effects)
+
+    def _say(self, desk: _Desk, notices: Sequence[Notice], effects: Effects) -> None:
+        effects.notices += notices
+        for notice in notices:
+            self._meters.transitions.labels(desk.plan.name, notice.transition.value).inc()
 
     def _take_closed(self, desk: _Desk, message: Closed, effects: Effects) -> None:
         state = desk.state
@@ -266,12 +281,11 @@ class Judge:
         symptoms = with_examples(symptoms, profiles, references, ids)
         effects.symptoms.extend(symptoms)
         end = (window + 1) * desk.window
-        for notice in lifecycle.step(state.alerts, symptoms, looked, end, self._alerts):
-            effects.notices.append(notice)
-            self._meters.transitions.labels(desk.plan.name, notice.transition.value).inc()
+        notices = lifecycle.step(state.alerts, symptoms, looked, end, self._alerts)
+        effects.withdrawals += verdicts.mended(state.alerts, notices)
+        self._say(desk, notices, effects)
         if desk.sampler is not None:
-            open_alerts = [a.key for a in state.alerts.open()]
-            draw = desk.sampler.take(window, desk.window, partials, profile, open_alerts)
+            draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, state.alerts.open())
             if draw is not None:
                 effects.draws.append(draw)
                 state.tasks += len(draw.tasks)
@@ -379,6 +393,7 @@ class Judge:
             model=desk.plan.name, check=check.name, column=finding.column,
             start=(window + 1 - check.windows) * desk.window, end=(window + 1) * desk.window,
             score=finding.score, limit=finding.limit, text=text, severity=check.severity, facts=facts, scope=scope,
+            broken=check.broken,
         )  # fmt: skip
 
     def _beside(self, desk: _Desk, column: str) -> str:
@@ -445,6 +460,9 @@ class Judge:
             learning=None if reference else (len(state.learned), desk.plan.learn),
             scores={scope: dict(watch.scores) for scope, watch in desk.watches.items()},
             alerts=tuple(state.alerts.alerts.values()),
+            ruled=tuple(map(copy, state.alerts.ruled)),
+            suppressions=tuple(map(copy, state.alerts.suppressions)),
+            false_alarms={key: record.count for key, record in state.alerts.false_alarms.items() if record.count},
             texts=tuple(desk.texts),
             events=state.events,
             late=state.late,

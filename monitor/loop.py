@@ -234,7 +234,7 @@ class JudgeLoop(Stage):
     def work(self) -> None:
         waiting = [item for to in (*self._destinations, self._labels) for item in self._outbox.pending(to, 1 << 60)]
         self._delivery.offer(waiting)
-        self._delivery.refresh(self._judge.alerts())
+        self._refresh()
         while True:
             stopping = self._stop.is_set()
             self.alive = time.monotonic()
@@ -267,8 +267,12 @@ class JudgeLoop(Stage):
         if effects.notices:
             # what is said aloud must be remembered, or a crash would say it again; label tasks are told apart by id
             self.save()
-            self._delivery.refresh(self._judge.alerts())
+            self._refresh()
         self._delivery.offer(items)
+
+    def _refresh(self) -> None:
+        """Alerts that no receiver was told of, such as those that others lead, are none of theirs."""
+        self._delivery.refresh([alert for alert in self._judge.alerts() if alert.serial])
 
     def _collect(self) -> None:
         if self._outbox.done(self._delivery.finished()):

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alerting.alert import Alert, Verdict
+from alerting.lifecycle import Ruled, Suppression
 from detectors.core import Kind, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
@@ -23,6 +24,7 @@ from monitor.snapshot import (
     ModelView,
     PromiseView,
     ScoreView,
+    SuppressionView,
     VerdictView,
 )
 from monitor.watch import Promise
@@ -41,6 +43,9 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     learning: tuple[int, int] | None
     scores: dict[str, dict[str, tuple[float, Scores]]]  # by scope and check: the limit, and the last look
     alerts: tuple[Alert, ...]
+    ruled: tuple[Ruled, ...]
+    suppressions: tuple[Suppression, ...]
+    false_alarms: dict[str, int]
     texts: tuple[str, ...]
     events: int
     late: int
@@ -82,6 +87,9 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for e in scores.estimates
             ),
             alerts=tuple(_alert(a) for a in self.alerts if a.resolved is None),
+            verdicts=tuple(_verdict(r.verdict, r.outcome, r.revoked) for r in self.ruled),
+            suppressions=tuple(SuppressionView(s.verdict, s.keys, s.until, s.suppressed) for s in self.suppressions),
+            false_alarms=self.false_alarms,
             label_tasks=self.tasks,
             promises=_promises(self.promises),
             findings=self.texts,
@@ -92,13 +100,13 @@ def _alert(a: Alert) -> AlertView:
     return AlertView(
         a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope,
         leader=a.leader, members=a.joined, inhibited=a.inhibited, muted=a.muted, publicity=a.publicity,
-        deadline=a.deadline, relapses=a.relapses, verdict=_verdict(a.verdict),
-        before=_verdict(a.before),
+        deadline=a.deadline, relapses=a.relapses, verdict=None if a.verdict is None else _verdict(a.verdict),
+        before=None if a.before is None else _verdict(a.before),
     )  # fmt: skip
 
 
-def _verdict(v: Verdict | None) -> VerdictView | None:
-    return None if v is None else VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why)
+def _verdict(v: Verdict, outcome: str = "", revoked: str = "") -> VerdictView:
+    return VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why, outcome, revoked)
 
 
 def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:

@@ -10,7 +10,12 @@ from typing import Any
 import msgspec
 
 from alerting.alert import Severity
+from detectors.checks.conversion import Unit
+from detectors.checks.duplicates import Duplicates
 from detectors.checks.evidence import EDetector
+from detectors.checks.quality import Constant, Missing, Schema, WrongType
+from detectors.checks.stuck import Stuck
+from detectors.checks.volume import Volume
 from detectors.checks.window import WholeWindow
 from detectors.core import Detector, Scores, Sequential
 from detectors.encode import Undecodable
@@ -22,6 +27,7 @@ from monitor.history import History, Kept
 # What a detector raises that is given the memory of another version: `Undecodable`, or what comes of taking it for its
 # own. A memory is tried by the step itself, so no detector needs a second description of what it remembers.
 _STRANGE = (ValueError, TypeError, LookupError, AttributeError)
+_BROKEN = (Missing, WrongType, Schema, Constant, Stuck, Volume, Duplicates, Unit)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -39,6 +45,11 @@ class Check(msgspec.Struct, frozen=True):
     def every(self) -> int:
         """A long span is looked at ten times within its length: oftener costs and shows nothing new."""
         return max(1, self.windows // 10)
+
+    @property
+    def broken(self) -> bool:
+        """Whether what it finds are broken data, and not a world that changed."""
+        return isinstance(self.detector, _BROKEN)
 
     @property
     def limit(self) -> float:
