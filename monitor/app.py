@@ -20,7 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import Counter
 
 from alerting.alert import Alert
-from alerting.deliver import Delivery, Sink
+from alerting.deliver import Circuit, Condition, Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from detectors.encode import Undecodable
 from detectors.reference import Reference
@@ -220,6 +220,8 @@ class App:
         for destination, condition in self._delivery.conditions().items():
             self._count(meters.deliveries.labels(destination), f"delivered {destination}", condition.delivered)
             self._count(meters.delivery_failures.labels(destination), f"failed {destination}", condition.failures)
+            meters.delivery_refused.labels(destination).set(condition.refused)
+            meters.delivery_down.labels(destination).set(condition.circuit is not Circuit.CLOSED)
         kind = kind_of(self._config.dead_letters)
         self._count(meters.dead_letters.labels(kind), "dead letters", self._dead.written)
         self._count(meters.dead_letters_lost.labels(kind), "dead letters lost", self._dead.lost)
@@ -251,6 +253,9 @@ class App:
 
     def not_ready(self) -> Sequence[str]:
         return [f"{loop.name}: {loop.waiting}" for loop in self._ingesting if loop.waiting]
+
+    def destinations(self) -> Mapping[str, Condition]:
+        return self._delivery.conditions()
 
     def take(self, received: Sequence[Received]) -> None:
         assert self._intake is not None

@@ -204,7 +204,8 @@ class _Pages:
     async def status(self, request: Request) -> Response:
         """The snapshot as JSON, NaN as null, and the daemon's own standing beside it."""
         shown = msgspec.structs.asdict(self._daemon.snapshot())
-        return Response(msgspec.json.encode({**shown, "daemon": self._standing()}), media_type="application/json")
+        beside = {"daemon": self._standing(), "destinations": self._daemon.destinations()}
+        return Response(msgspec.json.encode({**shown, **beside}), media_type="application/json")
 
     async def index(self, request: Request) -> Response:
         health = {what.replace("_", " "): str(how) for what, how in self._standing().items()}

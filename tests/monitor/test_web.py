@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alerting.alert import Alert
+from alerting.deliver import Circuit, Condition
 from detectors.core import Kind, Role
 from monitor.exchange import Told
 from monitor.intake import Received
@@ -58,6 +59,9 @@ class Standing:
 
     def silences(self) -> Mapping[str, float]:
         return self.silent
+
+    def destinations(self) -> Mapping[str, Condition]:
+        return {"hook": Condition(attempts=3, failures=2, circuit=Circuit.OPEN, last_error="host:80: 503")}
 
     def not_ready(self) -> Sequence[str]:
         return self.waiting
@@ -197,6 +201,7 @@ def test_status_is_the_snapshot_as_json(client: Client) -> None:
     (model,) = told["models"]
     assert (model["model"], model["events"], model["window_end"]) == (EVIL, 7, None)
     assert told["daemon"]["not_ready"] == []
+    assert (told["destinations"]["hook"]["circuit"], told["destinations"]["hook"]["failures"]) == ("open", 2)
 
 
 def test_the_page_shows_everything_escaped_and_loads_nothing(client: Client) -> None:
