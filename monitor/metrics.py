@@ -131,6 +131,12 @@ class Meters:
         self.outbox_items = self._gauge("outbox_items", "Notices and label tasks that wait.", "destination")
         self.deliveries = self._counter("deliveries", "Items delivered.", "destination")
         self.delivery_failures = self._counter("delivery_failures", "Attempts to deliver that failed.", "destination")
+        self.delivery_refused = self._gauge(
+            "delivery_refused_items", "Items set aside because their destination refused one of them.", "destination"
+        )
+        self.delivery_down = self._gauge(
+            "delivery_circuit_open", "1 while a destination is down and is tried with one item at a time.", "destination"
+        )
         self.judged_delay = self._histogram(
             "event_judged_delay_seconds",
             "From an event's arrival at the source to its window being judged, one newest event a window.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from alerting.alert import Alert
+from alerting.deliver import Condition
 from monitor.exchange import Told
 from monitor.intake import Received
 from monitor.snapshot import Snapshot
@@ -21,6 +22,9 @@ class Daemon(Protocol):
 
     def silences(self) -> Mapping[str, float]:
         """Seconds since each long-lived thread last went round."""
+
+    def destinations(self) -> Mapping[str, Condition]:
+        """How each destination of notices and label tasks fares."""
 
     def not_ready(self) -> Sequence[str]:
         """Why it cannot do its work yet, in words; empty when it can."""
