@@ -135,7 +135,7 @@ class Meters:
             "delivery_refused_items", "Items set aside because their destination refused one of them.", "destination"
         )
         self.delivery_down = self._gauge(
-            "delivery_circuit_open", "1 while a destination is down and is tried with one item at a time.", "destination"
+            "delivery_circuit_open", "1 while a destination is down and tried with one item at a time.", "destination"
         )
         self.judged_delay = self._histogram(
             "event_judged_delay_seconds",
