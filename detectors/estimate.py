@@ -259,7 +259,7 @@ def share(batch: Labelled, of: Mask, hits: Mask) -> Estimate:
     total = float(weight.sum())
     if total <= 0:
         return Estimate(np.nan, inf, 0.0, 1.0)
-    n, value = _effective(weight), float(weight @ hits) / total
+    n, value = _effective(weight), min(float(weight @ hits) / total, 1.0)
     z = _student(n)
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerting.alert import Severity
+from alerting.alert import Severity, Symptom
 from alerting.labeling.task import Draw, LabelTask, Part, Returned, Value
 from alerting.policy import Drop
 from alerting.retraining import Measured
@@ -27,6 +27,8 @@ from detectors.core import Finding, Mask
 from detectors.estimate import Estimate, Labelled, Track, Tuning, estimate, inclusion, picked, share
 from detectors.falling import Falling
 from detectors.performance import difference_of_confidences
+from detectors.reference import Reference
+from detectors.scorers.outcome import table_of
 from detectors.units import Seconds
 from monitor.decode.columns import word
 from monitor.snapshot import LabelledView, MeasureView
@@ -38,6 +40,7 @@ INPUTS, LONGEST = 20, 40  # kept of a labelled event, for slices; characters of 
 CLASSES = 20  # told apart, those of most labels
 ENOUGH = 100.0  # effective labels that say how good a version was at first
 FEWEST = 3.0  # effective labels of a class in a span that say anything of its recall
+UNCALIBRATED = 0.1  # standard deviation by which a model's own confidence is off
 GAP = 24  # spans without a draw make the track less sure; more of them no less
 OTHER = "__other__"
 NOTHING = 0.5  # is expected where the model tells no confidence
@@ -137,7 +140,7 @@ class _Said(msgspec.Struct, frozen=True):
 class State(msgspec.Struct):
     """Plain data, saved with the judge's checkpoint."""
 
-    mind: _Mind  # of settled spans
+    mind: _Mind = _Mind()  # of settled spans
     spans: list[_Span] = []  # in order
     first: _Known | None = None  # labels since the version came, up to `ENOUGH`
     falling: dict[str, Falling] = {}  # by class, "" for all
@@ -148,19 +151,29 @@ class State(msgspec.Struct):
 
 
 class Accuracy:
-    """The judge's side for one model.
+    """The judge's side for one model."""
 
-    `off`: standard deviation by which what is expected of it may be off. `before`: accuracy and mean confidence of the
-    reference, where they are known.
-    """
-
-    def __init__(self, options: AccuracyOptions, off: float, before: tuple[float, float] | None = None) -> None:
+    def __init__(self, model: str, options: AccuracyOptions) -> None:
+        self._model = model
         self._options = options
-        self._before = before
-        self._state = State(_Mind(track=Track(variance=off**2)))
+        self._before: tuple[float, float] | None = None  # accuracy and mean confidence of the reference
+        self._state = State()
         self._rows: dict[str, tuple[int, _Row]] = {}  # by task, with the number of its span
         self._found: list[Finding] | None = None
         self._view: LabelledView | None = None
+
+    def judge_by(self, reference: Reference) -> None:
+        """What is expected of answers comes from this reference: calibrated where its rows have truths."""
+        state, layout = self._state, reference.layout
+        fitted = next((f for f in reference.fitted.values() if isinstance(f, dict) and "table" in f), None)
+        if fitted is None:
+            self._before = None
+            if not state.mind.track.batches:
+                state.mind = replace(state.mind, track=Track(variance=UNCALIBRATED**2))
+        elif "confidence" in layout.numbers:
+            table = table_of(fitted)
+            right = float(table.truths[np.arange(len(table.right)), table.right].sum() / table.truths.sum())
+            self._before = right, float(reference.profile.mean[layout.numbers.index("confidence")])
 
     @property
     def state(self) -> State:
@@ -217,10 +230,20 @@ class Accuracy:
         while len(state.spans) > KEPT and self._is_settled(state.spans[0].number):
             self._let_go(state.spans[0])
 
-    def look(self) -> list[Finding] | None:
-        """What the spans settled since the last look show; None where there were none."""
+    def look(self, now: float, moved: Sequence[str]) -> list[Symptom] | None:
+        """What the spans settled since the last look show, told beside the inputs that moved; None: there were none."""
         found, self._found = self._found, None
-        return found
+        if found is None:
+            return None
+        start = (self._state.mind.number or 0) * self._options.span
+        return [
+            Symptom(
+                model=self._model, check=CHECK, column=finding.column, start=start, end=now, score=finding.score,
+                limit=finding.limit, text=f"{finding.text} {concept(moved)}", severity=self._options.severity,
+                facts=finding.facts | {"effect": finding.effect or 0.0, "beside": concept(moved)},
+            )
+            for finding in found
+        ]  # fmt: skip
 
     # -- spans
 
@@ -366,6 +389,13 @@ class Accuracy:
         """Classes whose recall fell."""
         limit = self._options.promise * len(self._state.falling)
         return tuple(sorted(of for of, f in self._state.falling.items() if of and f.evidence > limit))
+
+
+def concept(moved: Sequence[str]) -> str:
+    """What errors that moved mean beside the inputs that did."""
+    if moved:
+        return f"Inputs moved as well ({', '.join(moved[:3])}): the rows are not those of before."
+    return "No input moved: the same inputs have other answers than before, which is concept drift."
 
 
 # -- rows
