@@ -20,23 +20,6 @@ from detectors.core import Floats, Ints
 Keys = NDArray[np.uint64]
 
 
-def sizes(margin: Floats, mean_square: float, floor: float = 0.2, power: float = 2.0) -> Floats:
-    """How much each row deserves a label (n,), 1 on average, at least `floor`.
-
-    `margin` (n,) is the largest score less the second; a row in doubt, 1 - margin near 1, weighs most. `mean_square` is
-    the mean of (1 - margin) ** power over the reference, never over the rows at hand: a size must not depend on what
-    else is in the window, or draws of two partitions could not be merged. A row without margin (NaN), and every row
-    where the reference is never in doubt (`mean_square` not above 0), has size 1.
-
-    >>> sizes(np.array([1.0, 0.5, 0.0, np.nan]), mean_square=0.25).tolist()
-    [0.2, 1.0, 3.4000000000000004, 1.0]
-    """
-    if not mean_square > 0:
-        return np.ones(len(margin))
-    doubt = 1.0 - np.clip(margin, 0.0, 1.0)
-    return np.where(np.isnan(doubt), 1.0, (1.0 - floor) * doubt**power / mean_square + floor)
-
-
 def uniforms(keys: Keys, seed: int) -> Floats:
     """Numbers in (0, 1) of row keys (n,), independent of the keys' own order and of other seeds.
 

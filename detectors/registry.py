@@ -30,6 +30,18 @@ from detectors.scorers.projection import Projection
 from detectors.scorers.rules import Rules as RuleLayer
 from detectors.scorers.text import Text
 from detectors.scorers.uncertainty import Uncertainty
+from detectors.selection import (
+    Clusters,
+    Disagreement,
+    Entropy,
+    LeastConfidence,
+    Margin,
+    PMix,
+    Ratio,
+    Strategy,
+    TopK,
+)
+from detectors.selection import Novelty as NoveltyStrategy
 
 SCORERS: dict[str, type[Scorer]] = {
     "uncertainty": Uncertainty,
@@ -76,6 +88,19 @@ DETECTORS: dict[str, type[Detector | Sequential]] = {
     "eddm": Eddm,
     "hddm_a": HddmA,
     "hddm_w": HddmW,
+}
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "margin": Margin,
+    "entropy": Entropy,
+    "least_confidence": LeastConfidence,
+    "ratio": Ratio,
+    "p_mix": PMix,
+    "clusters": Clusters,
+    "disagreement": Disagreement,
+    "novelty": NoveltyStrategy,
+    "top_k": TopK,
 }
 
 

@@ -13,8 +13,8 @@ import msgspec
 from alerting.alert import Verdict
 from alerting.labeling.task import Labels
 from alerting.retraining import Word
-from detectors.draw import Draw
 from detectors.encode import decode, encode
+from detectors.selection import Pools
 from monitor.event import Event
 from monitor.labels import Hour
 
@@ -28,7 +28,7 @@ class Partial(msgspec.Struct, frozen=True):
     rows: int
     profile: bytes | None  # None while the reference is being learned
     events: list[Event] = []  # instead of it, the first of the window's events, at most the number to learn from
-    draw: Draw | None = None  # candidates for labeling
+    draw: Pools | None = None  # candidates for labeling
     late: bool = False  # of a window closed before: goes to the totals, is not judged
     scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
     versions: dict[str, int] = {}  # rows by the version that answered them, of the first few versions seen

@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 
 from detectors.core import Batch, Floats, Ints, Scorer
-from detectors.draw import Draw
 from detectors.encode import Undecodable, decode, decode_batch, encode, encode_batch
 from detectors.profile import Profile
 from detectors.reference import Reference, scored
+from detectors.selection import Pools
 from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Record, Schema
 from monitor.examples import Ids, of_sample, remember
@@ -30,7 +30,7 @@ from monitor.join import Joiner
 from monitor.journal import deadly
 from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
-from monitor.sampling import SamplingOptions, offer
+from monitor.sampling import Offer, SamplingOptions
 from monitor.scopes import Scopes
 from monitor.versions import Versions, count_versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
@@ -69,7 +69,7 @@ class _Window:
         self.profile: Profile | None = None
         self.waiting = Rows()
         self.events: list[Event] = []  # while the reference is being learned
-        self.draw: Draw | None = None
+        self.draw: Pools | None = None
         self.scopes: dict[str, Profile] = {}
         self.versions: dict[str, int] = {}  # rows by version
         self.ids: Ids = {}
@@ -144,7 +144,7 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     profile: bytes | None
     waiting: bytes | None
     events: list[Event]
-    draw: Draw | None
+    draw: Pools | None
     scopes: dict[str, bytes]
     versions: dict[str, int] = {}
     ids: Ids = {}
@@ -203,6 +203,7 @@ class Ingest:
         self._meters = meters
         self._references: dict[str, Reference] = {}
         self._scorers: dict[str, Mapping[str, Scorer]] = {}
+        self._offers: dict[str, Offer] = {}
         self._lanes: dict[int, _Lane] = {}
         self._skew: float | None = None  # arrival minus event time of the newest row: how live the source is
         self._pace = _Pace()
@@ -229,6 +230,8 @@ class Ingest:
             if found is not None:
                 self._references[name] = found
                 self._scorers[name] = model.scorers(found.schema)
+                if model.sampling is not None:
+                    self._offers[name] = Offer(model.sampling, found)
 
     def _route(self, name: str) -> str | None:
         """The model that takes events of this name: of that name, or the one that takes all, or the only one."""
@@ -489,8 +492,8 @@ class Ingest:
                 self._meters.unwatched_versions.labels(plan.name).inc(beyond)
         if plan.sampling is not None:
             if window.draw is None:
-                window.draw = Draw(plan.sampling.most, plan.sampling.seed)
-            offer(window.draw, rows, reference.profile, plan.sampling, window.origin)
+                window.draw = self._offers[model].start()
+            self._offers[model].take(window.draw, rows, window.origin)
         return rows
 
     def _keep(self, lane: _Lane, model: str, rows: Batch) -> None:

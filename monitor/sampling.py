@@ -1,57 +1,123 @@
-"""Which events go to the labelers: one draw with known probabilities over a buffer of windows, within a budget.
+"""Which events may go to labelers: the rules, and ingest's side of them.
 
-Ingest offers each lane's rows; the judge merges the lanes' draws, and when the buffer is large or old enough takes as
-many rows as the budget has tokens. All of it in event time and from hashes of event ids, so a replay draws the same.
+Each lane offers its scored rows. Kept of a window are the lowest keys of the draw, and by reason a few rows that may be
+asked for in any case. Which of the latter are kept has nothing to do with the keys of the draw: what is taken for
+certain must not tell which of the others are left. The judge merges what the lanes kept and decides (`monitor.tasks`),
+all of it in event time and from hashes, so a replay draws the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
+from msgspec.structs import replace
 
-from alerting.labeling import task as labeling
-from detectors.core import Batch, Kind
-from detectors.draw import Draw, sizes
+from detectors.core import Batch, Column, Floats, Ints, Kind, Mask, Role
+from detectors.draw import Draw, Keys
 from detectors.encode import encode
-from detectors.profile import Profile
+from detectors.profile import NUMERIC
+from detectors.reference import Reference
+from detectors.registry import STRATEGIES
+from detectors.selection import Margin, Places, Pools, Strategy, balance, contents_of, factors, places_of, sizes
 from detectors.units import Seconds
-from monitor.event import Partition
-from monitor.exchange import Partial
+from monitor.budget import BudgetOptions
+from monitor.event import URIS, Partition
 
 SCORES = 20  # largest scores kept of an event's prediction
+INPUTS, INPUT = 100, 400  # inputs kept of an event, characters of one
+HELD = 4  # times the most that may be asked for: the draw's own, its reserve, and room for what a raised floor changes
+SAMPLED = 16  # rows of a lane's window, any rows, in which the region of an alert is looked for
+CLASSES = 50  # that have quotas or shares
+
+# Reasons to be asked for in any case; those of a quota begin with CLASS.
+SURE, FEEDBACK, NEW, ANY, CLASS = "sure", "feedback", "new", "any", "class "
 
 
 class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Order sampling on the squared doubt (1 - margin), mixed with a uniform floor."""
+    """Order sampling on squared doubt with a uniform floor, beside it a few events that are asked for in any case."""
 
-    per_hour: Annotated[
-        float, msgspec.Meta(description="Label tasks made per hour of event time; 0 makes none.", ge=0)
-    ] = 50.0
+    per_hour: Annotated[float, Meta(description="Label tasks made per hour of event time; 0 makes none.", ge=0)] = 50.0
+    budget: Annotated[BudgetOptions, Meta(description="Further bounds, and the burst while an alert is open.")] = (
+        BudgetOptions()
+    )
+    strategy: Annotated[Strategy, Meta(description="What makes an event wanted.", extra={"table": STRATEGIES})] = (
+        Margin()
+    )
+    mode: Annotated[
+        Literal["buffer", "event"],
+        Meta(
+            description="`buffer`: draws are made from what has come since the last one. `event`: of each window at "
+            "once, each event with a probability that depends only on what came before the window."
+        ),
+    ] = "buffer"
     floor: Annotated[
-        float,
-        msgspec.Meta(description="Weight of the uniform part; the rest follows the squared doubt.", gt=0, le=1),
+        float, Meta(description="Share of the uniform part; the rest follows what is wanted.", gt=0, le=1)
     ] = 0.2
-    rows: Annotated[
-        int, msgspec.Meta(description="Events after which a draw is made, once `at_least` have come.", ge=1)
-    ] = 2000
+    floor_alarmed: Annotated[
+        float,
+        Meta(
+            description="The same while an alert is open: the doubt of a model under drift is least to be trusted.",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.5
+    balance: Annotated[
+        bool,
+        Meta(description="Whether classes that are seldom answered are wanted more: by the root of how seldom."),
+    ] = True
+    classes: Annotated[
+        Annotated[dict[str, Annotated[float, Meta(gt=0, le=1)]], Meta(max_length=CLASSES)] | None,
+        Meta(description="Share of the labels that important classes should get, by answer; in place of `balance`."),
+    ] = None
+    take_all: Annotated[
+        float,
+        Meta(
+            description="Largest share of the labels for events that are asked for in any case: those in the region "
+            "of an alert, with feedback that contradicts, with a word never seen, of a class with a quota.",
+            ge=0,
+            le=0.7,
+        ),
+    ] = 0.3
+    quotas: Annotated[
+        Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=CLASSES)] | None,
+        Meta(description="Labels of a draw that an important class gets in any case, by answer, within `take_all`."),
+    ] = None
+    feedback: Annotated[
+        str,
+        Meta(
+            description="Column with what users say: a flag or number, not 0 where they object, or the answer they "
+            "would have given."
+        ),
+    ] = "feedback"
+    rows: Annotated[int, Meta(description="Events after which a draw is made, once `at_least` have come.", ge=1)] = 2000
     within: Annotated[
-        Seconds, msgspec.Meta(description="Or time after which it is made, once `at_least` events have come.", gt=0)
+        Seconds, Meta(description="Or time after which it is made, once `at_least` events have come.", gt=0)
     ] = 60.0
-    at_least: Annotated[int, msgspec.Meta(description="Events that a draw waits for.", ge=1)] = 200
-    at_most: Annotated[
-        Seconds, msgspec.Meta(description="Time after which a draw is made however few have come.", gt=0)
-    ] = 900.0
+    at_least: Annotated[int, Meta(description="Events that a draw waits for.", ge=1)] = 200
+    at_most: Annotated[Seconds, Meta(description="Time after which a draw is made however few have come.", gt=0)] = (
+        900.0
+    )
     most: Annotated[
         int,
-        msgspec.Meta(
-            description="Label tasks of one draw at most; also what each lane keeps of a window.", ge=1, le=10_000
-        ),
+        Meta(description="Label tasks of one draw at most; each lane keeps four times as many.", ge=1, le=10_000),
     ] = 8
-    seed: Annotated[int, msgspec.Meta(description="Another seed draws other events.", ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[int, Meta(description="Another seed draws other events.", ge=0, le=2**63 - 2)] = 0
+
+    def __post_init__(self) -> None:
+        if self.floor_alarmed < self.floor:
+            raise ValueError("`floor_alarmed` is under `floor`; while an alert is open it can only be raised")
+
+    @property
+    def asks_by(self) -> str:
+        """The strategy, as configuration names it; of a user's own, its class."""
+        own = type(self.strategy)
+        return next((name for name, kind in STRATEGIES.items() if kind is own), own.__name__)
 
     @property
     def digest(self) -> str:
@@ -59,8 +125,8 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(encode(self)).hexdigest()[:12]
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """What is kept of a row that may be labeled."""
+class Candidate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What is kept of a row that may be labeled. Numbers are finite; None = missing."""
 
     id: str
     time: float
@@ -69,149 +135,196 @@ class Candidate(msgspec.Struct, frozen=True):
     number: int
     label: str | None
     version: str | None
-    scores: list[float]
-    margin: float | None
+    scores: list[float] = []
+    margin: float | None = None
+    entropy: float | None = None
+    expected: float | None = None  # chance that the answer is right
+    want: float | None = None
+    uri: str = ""
+    why: dict[str, str] = {}  # what speaks for it, by reason
+    inputs: list[tuple[str, str | float | bool]] = []
+    place: list[float] = []  # where it lies, for what may be asked for in any case
 
 
-def offer(draw: Draw, rows: Batch, reference: Profile, options: SamplingOptions, origin: Partition) -> None:
-    """Offers scored rows to a lane's draw."""
-    margin = rows.get("margin")
-    doubt = np.full(len(rows), np.nan) if margin is None or margin.kind is not Kind.NUMBER else margin.values
-    weight = sizes(doubt, _mean_square(reference), options.floor)
+class Offer:
+    """A model's rules with what they need of its reference. One thread."""
 
-    label, version, scores = rows.get("label"), rows.get("version"), rows.get("scores")
+    def __init__(self, options: SamplingOptions, reference: Reference) -> None:
+        self._options, self._rules = options, options.digest
+        self._fitted = options.strategy.fit(reference)
+        self._contents = contents_of(reference)
+        self._places = places_of(reference)
+        targets = options.classes
+        self._factors = factors(reference, targets) if targets or options.balance else {}
+        shown = (Kind.NUMBER, Kind.FLAG, Kind.CATEGORY, Kind.TEXT)
+        inputs = [spec for spec in reference.schema if spec.role is Role.INPUT and spec.kind in shown]
+        self._inputs = [spec.name for spec in inputs[:INPUTS]]
+        words = dict(zip(reference.layout.categories, reference.layout.words, strict=True))
+        # where the reference has more words than it keeps apart, one that it lacks is nothing new
+        full = {name for name, unseen in zip(words, reference.profile.unseen.tolist(), strict=True) if unseen}
+        self._known = {
+            name: frozenset(known)
+            for name, known in words.items()
+            if name not in full and reference.role(name) in (Role.INPUT, Role.CONTEXT) and name != "version"
+        }
 
-    def kept(i: int) -> Candidate:
+    def start(self) -> Pools:
+        """Nothing offered yet."""
+        return Pools(Draw(HELD * self._options.most, self._options.seed), rules=self._rules)
+
+    def take(self, pools: Pools, rows: Batch, origin: Partition) -> None:
+        """Offers scored rows to a lane's pools of a window."""
+        if not len(rows):
+            return
+        options = self._options
+        wants = np.full(len(rows), np.nan) if self._fitted is None else options.strategy.wants(rows, self._fitted)
+        pools.count(wants)
+        ids = self._contents.ids(rows)
+        said = {FEEDBACK: _objections(rows.get(options.feedback), rows.get("label"), len(rows)), NEW: self._new(rows)}
+        held = _Held(rows, origin, wants, self._inputs, said, self._places)
+        if options.strategy.certain:
+            size = np.ones(len(rows))
+            sure = pools.pool(SURE, Draw(options.most, options.seed))
+            sure.offer(-np.nan_to_num(wants), size, ids, held.candidate, rows.keys)
+        else:
+            size = sizes(wants, options.floor) * balance(rows.get("label"), self._factors)
+        pools.draw.update(ids, size, held.candidate, rows.keys)
+        if options.take_all:
+            self._ask(pools, rows, ids, held)
+
+    def _ask(self, pools: Pools, rows: Batch, ids: Keys, held: _Held) -> None:
+        """Offers the rows that something speaks for, and some of which a later alert may."""
+        options = self._options
+        label = rows.get("label")
+        masks = {reason: np.array([bool(text) for text in said]) for reason, said in held.said.items() if said}
+        masks |= {CLASS + word: _is(label, word, len(rows)) for word in options.quotas or ()}
+        for reason, mask in masks.items():
+            which = np.flatnonzero(mask)
+            if which.size:
+                # by other numbers than the draw's own
+                pool = pools.pool(reason, Draw(options.most, options.seed + 1))
+                pool.update(ids[which], np.ones(which.size), held.of(which), rows.keys[which])
+        # in the order of the profile's row sample, which knows these rows' values in every column
+        pool = pools.pool(ANY, Draw(SAMPLED))
+        pool.offer(rows.keys.astype(np.float64), np.ones(len(rows)), ids, held.placed, rows.keys)
+
+    def _new(self, rows: Batch) -> list[str]:
+        """What each row (n,) has that the reference never had, as `column 'word'`; empty for most, [] for all."""
+        found: list[str] = []
+        for name, known in self._known.items():
+            column = rows.get(name)
+            if column is None or column.kind is not Kind.CATEGORY:
+                continue
+            new = [f"{name} {word[:INPUT]!r}" if word not in known else "" for word in column.words]
+            if any(new):
+                told = [*new, ""]
+                found = [a or told[code] for a, code in zip(found or [""] * len(rows), column.values, strict=True)]
+        return found
+
+
+class _Held:
+    """What may be kept of the rows of a block; a candidate is made only of a row that is kept."""
+
+    def __init__(
+        self,
+        rows: Batch,
+        origin: Partition,
+        wants: Floats,
+        inputs: Sequence[str],
+        said: Mapping[str, Sequence[str]],
+        places: Places | None,
+    ) -> None:
+        self._rows, self._origin, self._wants = rows, origin, wants
+        self._inputs = [(name, column) for name in inputs if (column := rows.get(name)) is not None]
+        self._places = places
+        self.said = said
+
+    @cached_property
+    def _lie(self) -> Floats:
+        return np.zeros((len(self._rows), 0)) if self._places is None else self._places.rows(self._rows)
+
+    def placed(self, i: int) -> Candidate:
+        """The row with where it lies."""
+        return replace(self.candidate(i), place=self._lie[i].tolist())
+
+    def of(self, which: Ints) -> Callable[[int], Candidate]:
+        """The same by its number among some of the rows."""
+        return lambda i: self.placed(int(which[i]))
+
+    def candidate(self, i: int) -> Candidate:
+        """The row without it."""
+        rows = self._rows
+        scores = rows.get("scores")
+        uris = (_value(rows.get(name), i) for name in URIS)
+        expected = _number(rows.get("expected_correct"), i)
         return Candidate(
             id=str(rows.ids[i]),
             time=float(rows.times[i]),
             offset=int(rows.offsets[i]),
-            topic=origin.topic,
-            number=origin.number,
-            label=_word(label, i),
-            version=_word(version, i),
-            scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i]),
-            margin=None if np.isnan(doubt[i]) else float(doubt[i]),
+            topic=self._origin.topic,
+            number=self._origin.number,
+            label=_word(rows.get("label"), i),
+            version=_word(rows.get("version"), i),
+            scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i, :SCORES]),
+            margin=_number(rows.get("margin"), i),
+            entropy=_nats(_number(rows.get("entropy"), i), scores),
+            expected=_number(rows.get("confidence"), i) if expected is None else expected,
+            want=float(self._wants[i]) if np.isfinite(self._wants[i]) else None,
+            uri=next((uri for uri in uris if isinstance(uri, str)), ""),
+            why={reason: texts[i] for reason, texts in self.said.items() if texts and texts[i]},
+            inputs=[(name, value) for name, column in self._inputs if (value := _value(column, i)) is not None],
         )
 
-    draw.update(rows.keys, weight, kept)
+
+def _objections(feedback: Column | None, label: Column | None, n: int) -> list[str]:
+    """What users say against the answers (n,), [] where nobody does."""
+    if feedback is None:
+        return []
+    if feedback.kind in NUMERIC:
+        found = ["the user objects" if value else "" for value in np.nan_to_num(feedback.values).tolist()]
+    elif feedback.kind is Kind.CATEGORY:
+        said = [_word(feedback, i) for i in range(n)]
+        found = [f"the user says {s[:INPUT]!r}" if s and s != _word(label, i) else "" for i, s in enumerate(said)]
+    else:
+        return []
+    return found if any(found) else []
 
 
-def _mean_square(reference: Profile) -> float:
-    """Mean of (1 - margin) squared over the reference's rows; 0 where it has no margin."""
-    if "margin" not in reference.layout.numbers:
-        return 0.0
-    i = reference.layout.numbers.index("margin")
-    n = int(reference.cells[i].sum())
-    return (1.0 - float(reference.mean[i])) ** 2 + float(reference.squares[i]) / n if n else 0.0
+def _is(column: Column | None, word: str, n: int) -> Mask:
+    """Which rows (n,) have this word."""
+    if column is None or column.kind is not Kind.CATEGORY or word not in column.words:
+        return np.zeros(n, np.bool_)
+    return np.asarray(column.values == list(column.words).index(word))
 
 
-def _word(column: Any, i: int) -> str | None:
-    if column is None or column.kind is not Kind.CATEGORY:
+def _word(column: Column | None, i: int) -> str | None:
+    if column is None or column.kind is not Kind.CATEGORY or column.values[i] < 0:
         return None
-    code = int(column.values[i])
-    return None if code < 0 else str(column.words[code])
+    return str(column.words[column.values[i]])
 
 
-def _finite(values: Any) -> list[float]:
-    return [float(v) for v in values[:SCORES] if np.isfinite(v)]
+def _number(column: Column | None, i: int) -> float | None:
+    value = float(column.values[i]) if column is not None and column.kind in NUMERIC else np.nan
+    return value if np.isfinite(value) else None
 
 
-class Budget(msgspec.Struct):
-    """Tokens, and the buffer that waits to be drawn from. Plain data, saved with the judge's checkpoint."""
-
-    tokens: float = 0.0
-    draw: Draw | None = None
-    start: int = 0  # first window in the buffer
-    rows: int = 0
-    sums: dict[str, float] = {}  # over the buffer's rows, for estimates from the labels later
-    last: int | None = None  # last window seen
+def _nats(entropy: float | None, scores: Column | None) -> float | None:
+    """Entropy in nats of the share of the most there can be."""
+    if entropy is None or scores is None or scores.kind is not Kind.VECTOR:
+        return None
+    return float(entropy * np.log(max(scores.values.shape[1], 2)))
 
 
-class Sampler:
-    """The judge's side for one model: merges lanes and windows, keeps the budget, makes label tasks."""
-
-    def __init__(self, model: str, options: SamplingOptions, dataset: str) -> None:
-        self._model, self._options, self._dataset = model, options, dataset
-        self.state = Budget()
-
-    def take(
-        self, window: int, seconds: float, partials: Sequence[Partial], profile: Profile, alerts: Sequence[str]
-    ) -> labeling.Draw | None:
-        """One judged window of length `seconds`; the label tasks to make now, None when it is not yet time."""
-        options, state = self._options, self.state
-        passed = 1 if state.last is None else max(1, window - state.last)
-        state.last = window
-        # unused tokens carry over one hour at most
-        state.tokens = min(state.tokens + passed * seconds * options.per_hour / 3600, max(options.per_hour, 1.0))
-        for partial in partials:
-            if partial.draw is None or (partial.draw.n, partial.draw.seed) != (options.most, options.seed):
-                continue  # made under rules that have changed since
-            if state.draw is None:
-                state.draw, state.start, state.rows, state.sums = Draw(options.most, options.seed), window, 0, {}
-            state.draw.merge(partial.draw)
-            state.rows += partial.rows
-        if state.draw is None:
-            return None
-        for name, value in _sums(profile).items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-        age = (window + 1 - state.start) * seconds
-        full = state.rows >= options.at_least and (state.rows >= options.rows or age >= options.within)
-        n = min(int(state.tokens + 1e-9), options.most)
-        if n < 1 or not (full or age >= options.at_most):
-            return None
-        draw = self._tasks(state.draw.first(n), state.start * seconds, (window + 1) * seconds, alerts)
-        state.tokens -= len(draw.tasks)
-        state.draw = None
-        return draw
-
-    def _tasks(self, draw: Draw, start: float, end: float, alerts: Sequence[str]) -> labeling.Draw:
-        options, model = self._options, self._model
-        config = options.digest
-        batch = labeling.LabelBatch(
-            id=hashlib.sha256(f"{self._dataset}|{model}|{start}|{end}|{config}".encode()).hexdigest()[:32],
-            model=labeling.ModelRef(model),
-            N=draw.seen,
-            n=len(draw),
-            tau=draw.threshold if np.isfinite(draw.threshold) else None,
-            sums=dict(self.state.sums),
-            config=config,
-            seed=options.seed,
-            start=start,
-            end=end,
-        )
-        reason = f"drawn while open: {', '.join(alerts[:5])}" if alerts else "drawn"
-        tasks = []
-        for rank, (row, size, pi) in enumerate(
-            zip(draw.rows[: len(draw)], draw.sizes.tolist(), draw.inclusion().tolist(), strict=False)
-        ):
-            c = msgspec.convert(row, Candidate)
-            task = labeling.LabelTask(
-                id=labeling.task_id(self._dataset, model, c.id),
-                dataset=self._dataset,
-                date=labeling.drawn_at(end),
-                event=labeling.EventRef(c.id, c.topic, c.number, c.offset, c.time),
-                model=labeling.ModelRef(model, c.version or ""),
-                prediction=labeling.Prediction(
-                    c.label, tuple(labeling.ClassScore(str(i), v) for i, v in enumerate(c.scores)), c.margin
-                ),
-                select=labeling.Select(
-                    part="probability", strategy="squared_doubt", batch=batch.id, pi=float(pi), size=float(size),
-                    score=None if c.margin is None else 1.0 - c.margin, rank=rank, config=config, seed=options.seed,
-                ),
-                reason=reason,
-            )  # fmt: skip
-            tasks.append(labeling.bounded(task))
-        return labeling.Draw(batch, tuple(tasks))
+def _value(column: Column | None, i: int) -> str | float | bool | None:
+    """A value as a labeler is shown it."""
+    if column is None or column.kind is Kind.VECTOR:
+        return None
+    if column.kind is Kind.CATEGORY or column.kind is Kind.TEXT:
+        text = _word(column, i) if column.kind is Kind.CATEGORY else column.values[i]
+        return None if text is None else str(text)[:INPUT]
+    number = _number(column, i)
+    return bool(number) if number is not None and column.kind is Kind.FLAG else number
 
 
-def _sums(profile: Profile) -> dict[str, float]:
-    """Count, sum and sum of squares of the model's confidence over a window's rows."""
-    if "confidence" not in profile.layout.numbers:
-        return {}
-    i = profile.layout.numbers.index("confidence")
-    n = int(profile.counts[i])
-    if not n:
-        return {}
-    mean = float(profile.mean[i])
-    return {"n": float(n), "confidence": n * mean, "confidence_squared": float(profile.squares[i]) + n * mean * mean}
+def _finite(values: Floats) -> list[float]:
+    return [float(v) for v in values if np.isfinite(v)]
