@@ -17,6 +17,7 @@ from detectors.encode import decode, encode
 from detectors.selection import Pools
 from monitor.event import Event
 from monitor.labels import Hour
+from monitor.versions import Met
 
 ENDED = 1 << 62  # `below` of a lane whose source has an end and has reached it: nobody need wait for it any more
 
@@ -47,6 +48,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     newest: float = float("nan")  # event time of the newest row behind this message
     arrived: float = float("nan")  # when that row reached the source
     hours: dict[int, Hour] = {}  # of the model's labels: the lane's hours of event time that they changed
+    met: list[Met] = []  # of the model's versions: how the lane's answers to the same events differed
 
 
 class Told(msgspec.Struct, frozen=True, tag="told"):

@@ -32,7 +32,7 @@ from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.sampling import Offer, SamplingOptions
 from monitor.scopes import Scopes
-from monitor.versions import Versions, count_versions, versions_of
+from monitor.versions import Met, Versions, count_versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
@@ -501,7 +501,14 @@ class Ingest:
             follower.keep(rows)
 
     def _close(
-        self, number: int, lane: _Lane, model: str, stream: _Stream, below: int, hours: Mapping[int, Hour] = NO_HOURS
+        self,
+        number: int,
+        lane: _Lane,
+        model: str,
+        stream: _Stream,
+        below: int,
+        hours: Mapping[int, Hour] = NO_HOURS,
+        met: Sequence[Met] = (),
     ) -> None:
         """Closes the stream's windows under `below`; late rows so far leave with them."""
         if stream.below is not None and below <= stream.below:
@@ -513,7 +520,7 @@ class Ingest:
         partials += [self._finish(lane, model, window, n, late=True) for n, window in sorted(stream.late.items())]
         stream.late.clear()
         stream.below = below
-        self._say(number, lane, model, stream, partials, hours=hours)
+        self._say(number, lane, model, stream, partials, hours=hours, met=met)
         for name, follower in lane.followers(model):
             self._close_following(number, lane, model, name, follower, below)
 
@@ -532,12 +539,14 @@ class Ingest:
         else:
             for event in events:
                 self._add_event(origin, name, stream.open, math.floor(event.time / size), event)
-        labels = follower if isinstance(follower, Outcomes) else None
-        counter = self._meters.version_answers if labels is None else self._meters.outcomes
+        counter = self._meters.outcomes if isinstance(follower, Outcomes) else self._meters.version_answers
         for became, count in follower.take_counts().items():
             counter.labels(model, became).inc(count)
         if stream.below is None or below > stream.below:
-            self._close(number, lane, name, stream, below, NO_HOURS if labels is None else labels.take_hours())
+            if isinstance(follower, Outcomes):
+                self._close(number, lane, name, stream, below, hours=follower.take_hours())
+            else:
+                self._close(number, lane, name, stream, below, met=follower.take_met())
 
     def _finish(self, lane: _Lane, model: str, window: _Window, number: int, *, late: bool) -> Partial:
         rest = window.waiting.rest()
@@ -557,6 +566,7 @@ class Ingest:
         partials: list[Partial],
         below: int | None = None,
         hours: Mapping[int, Hour] = NO_HOURS,
+        met: Sequence[Met] = (),
     ) -> None:
         stream.serial += 1
         reference = self._references.get(model)
@@ -570,6 +580,7 @@ class Ingest:
             stream.mark,
             lane.arrived,
             dict(hours),
+            list(met),
         )
         lane.unsent.append(to_bytes(message))
 

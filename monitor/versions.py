@@ -12,25 +12,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.core import Batch, ColumnSpec, Kind, Mask, Role
+from detectors.core import Batch, Column, ColumnSpec, Kind, Mask, Role
+from detectors.draw import Draw
 from detectors.reference import Reference
 from monitor.event import Event
 from monitor.labels import hashes_of, spread_of
 
 SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
-KEEP = 10_000  # answers kept a partition, 40 bytes each in memory and checkpoint; as many of each open window
+KEEP = 10_000  # answers kept a partition, 120 bytes each in memory and checkpoint; as many of each open window
+WORDS = 2_000  # versions, classes and customers known by name; what comes later is `OTHER`
+MEETINGS = 4  # pairs of versions told of, of each closed window
+PAIRS = 400  # pairs of classes counted of each, and customers
+OFFERED = 50  # disagreements offered for labeling, of each
 COUNTED = 8  # versions of a window whose rows are counted: enough to tell which one is in service
+OTHER = "__other__"
 WAIT = 600.0  # seconds of event time that an answer waits for those of other versions
 TOLERANCE = 0.25  # standard deviations of the reference's answers; numbers further apart disagree
 LEARN = 1000  # comparisons that the reference of disagreement is learned from
-_ROW = np.dtype([("key", "u8"), ("time", "f8"), ("version", "u8"), ("answer", "u8"), ("value", "f8")])
+_ROW = np.dtype(
+    [
+        ("key", "u8"), ("time", "f8"),
+        ("version", "u8"), ("answer", "u8"), ("user", "u8"),  # hashes of the words, 0 = none
+        ("value", "f8"), ("offset", "i8"), ("id", "S64"),
+    ]
+)  # fmt: skip
 
 
 def versions_of(model: str) -> str:
@@ -50,11 +62,35 @@ def count_versions(rows: Batch, into: dict[str, int]) -> None:
             into[name] = into.get(name, 0) + int(counts[code])
 
 
+class Disagreement(msgspec.Struct, frozen=True, array_like=True):
+    """An event that two versions answered with different classes, these in the order of the meeting's versions."""
+
+    id: str
+    time: float
+    offset: int
+    first: str
+    second: str
+
+
+class Met(msgspec.Struct, frozen=True):
+    """Answers of two versions to the same events, in the windows just closed. Versions in the order of their names."""
+
+    first: str
+    second: str
+    compared: int
+    disagreed: int
+    classes: dict[str, dict[str, int]]  # events by the class that the first answered, and by that of the second
+    customers: dict[str, tuple[int, int]]  # compared, disagreed
+    draw: Draw  # disagreements about classes, drawn without a look at more than the id
+
+
 class _Saved(msgspec.Struct, frozen=True):
     rows: Any
     newest: float
     held: dict[int, Any]
     counts: dict[str, int]
+    words: dict[int, str] = {}
+    met: list[Met] = []
 
 
 class Versions:
@@ -73,6 +109,13 @@ class Versions:
         self._newest = -math.inf
         self._held: dict[int, NDArray[Any]] = {}  # by window, until it closes
         self._counts: Counter[str] = Counter()
+        self._words: dict[int, str] = {}  # by hash
+        self._met: list[Met] = []
+
+    def take_met(self) -> list[Met]:
+        """Which versions' answers met since the last call, and how they differed."""
+        taken, self._met = self._met, []
+        return taken
 
     def take_counts(self) -> dict[str, int]:
         """What became of answers since the last call."""
@@ -85,14 +128,26 @@ class Versions:
         if not len(rows) or version is None or version.kind is not Kind.CATEGORY:
             return
         new = np.zeros(len(rows), _ROW)
-        new["key"], new["time"], new["version"], new["value"] = rows.keys, rows.times, hashes_of(version), np.nan
+        new["key"], new["time"], new["version"], new["value"] = rows.keys, rows.times, self._named(version), np.nan
+        new["offset"], new["id"] = rows.offsets, _short(rows.ids)
         if label is not None and label.kind is Kind.CATEGORY:
-            new["answer"] = hashes_of(label)
+            new["answer"] = self._named(label)
+        user = rows.get("user")
+        if user is not None and user.kind is Kind.CATEGORY:
+            new["user"] = self._named(user)
         if value is not None and value.kind is Kind.NUMBER:
             new["value"] = value.values
         new = new[(new["version"] != 0) & ((new["answer"] != 0) | ~np.isnan(new["value"]))]
         number = math.floor(float(rows.times[0]) / self._window)
         self._held[number] = self._lowest(np.concatenate([self._held.get(number, self._rows[:0]), new]))
+
+    def _named(self, column: Column) -> NDArray[np.uint64]:
+        """Hashes of the words, which are remembered."""
+        hashes = hashes_of(column)
+        for code, row in zip(*(part.tolist() for part in np.unique(column.values, return_index=True)), strict=True):
+            if code >= 0 and len(self._words) < WORDS:
+                self._words.setdefault(int(hashes[row]), column.words[code])
+        return hashes
 
     def _lowest(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Of too many answers those with the lowest keys; an id's stay in their order."""
@@ -138,7 +193,8 @@ class Versions:
         comparable = classes | ~np.isnan(gaps)
         self._counts["compared"] += int(comparable.sum())
         self._counts["incomparable"] += int((~comparable).sum())
-        rows, differ = rows[comparable], differ[comparable]
+        rows, first, differ = rows[comparable], first[comparable], differ[comparable]
+        self._meet(rows, first, differ)
         order = np.lexsort((rows["version"], rows["key"], rows["time"]))
         said = (rows[order][["key", "version", "time"]].tolist(), differ[order].tolist())
         return [
@@ -146,10 +202,44 @@ class Versions:
             for (key, version, time), disagree in zip(*said, strict=True)
         ]
 
+    def _meet(self, rows: NDArray[Any], others: NDArray[Any], differ: Mask) -> None:
+        """Counts the compared answers by their two versions."""
+        names = [[self._words.get(version, OTHER) for version in part["version"].tolist()] for part in (rows, others)]
+        turned = np.array([a > b for a, b in zip(*names, strict=True)], np.bool_)
+        first, second = np.where(turned, others, rows), np.where(turned, rows, others)
+        pairs = [_sorted(a, b) for a, b in zip(*names, strict=True)]
+        counts = Counter(pairs)
+        told = sorted(counts, key=lambda pair: (-counts[pair], pair))[:MEETINGS]
+        which = np.array([told.index(pair) if pair in told else -1 for pair in pairs], np.int64)
+        for number, (a, b) in enumerate(told):
+            mine = np.flatnonzero(which == number)
+            self._met.append(self._meeting(a, b, first[mine], second[mine], differ[mine]))
+
+    def _meeting(self, a: str, b: str, first: NDArray[Any], second: NDArray[Any], differ: Mask) -> Met:
+        word = self._words.get
+        by_class: dict[str, dict[str, int]] = {}
+        classes = Counter(zip(first["answer"].tolist(), second["answer"].tolist(), strict=True))
+        for (x, y), count in sorted(classes.items(), key=lambda pair: (-pair[1], pair[0]))[:PAIRS]:
+            if x and y:
+                row = by_class.setdefault(word(x, OTHER), {})
+                row[word(y, OTHER)] = row.get(word(y, OTHER), 0) + count
+        compared, disagreed = Counter(first["user"].tolist()), Counter(first["user"][differ].tolist())
+        customers = {word(user, OTHER): (n, disagreed[user]) for user, n in compared.most_common(PAIRS) if user}
+        offered = np.flatnonzero(differ & (first["answer"] != 0) & (second["answer"] != 0) & (first["id"] != b""))
+        draw = Draw(OFFERED)
+
+        def kept(i: int) -> Disagreement:
+            x, y = first[offered[i]], second[offered[i]]
+            answers = word(int(x["answer"]), OTHER), word(int(y["answer"]), OTHER)
+            return Disagreement(x["id"].decode(), float(x["time"]), int(x["offset"]), *answers)
+
+        draw.update(first["key"][offered], np.ones(offered.size), kept)
+        return Met(a, b, len(first), int(differ.sum()), by_class, customers, draw)
+
     def state(self) -> Any:
         """All of it as plain data."""
         held = {number: rows.view(np.uint8) for number, rows in self._held.items()}
-        return _Saved(self._rows.view(np.uint8), self._newest, held, dict(self._counts))
+        return _Saved(self._rows.view(np.uint8), self._newest, held, dict(self._counts), self._words, self._met)
 
     def restore(self, state: Any) -> None:
         """Goes on from a state. msgspec.ValidationError when it was none."""
@@ -157,6 +247,17 @@ class Versions:
         self._rows, self._newest = saved.rows.view(_ROW), saved.newest
         self._held = {number: rows.view(_ROW) for number, rows in saved.held.items()}
         self._counts = Counter(saved.counts)
+        self._words, self._met = saved.words, saved.met
+
+
+def _sorted(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a <= b else (b, a)
+
+
+def _short(ids: Iterable[str]) -> list[bytes]:
+    """Ids as bytes, empty where they are too long to be kept."""
+    encoded = (name.encode("utf-8", "replace") for name in ids)
+    return [name if len(name) <= _ROW["id"].itemsize else b"" for name in encoded]
 
 
 def _again(rows: NDArray[Any]) -> Mask:
