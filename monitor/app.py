@@ -22,6 +22,7 @@ from prometheus_client import Counter
 from alerting.alert import Alert
 from alerting.deliver import Circuit, Condition, Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
+from alerting.retraining import Request
 from detectors.encode import Undecodable
 from detectors.reference import Reference
 from monitor.committee.host import host_all, hosting
@@ -238,6 +239,9 @@ class App:
 
     def alerts(self) -> Sequence[Alert]:
         return self._judge.alerts()
+
+    def requests(self) -> Sequence[Request]:
+        return ()
 
     def exchange_name(self, model: str) -> str | None:
         return next((key for key, plan in self._models.items() if plan.name == model), None)

@@ -164,6 +164,30 @@ class Meters:
         self.committee_missed = self._counter(
             "committee_missed_events", "Events a hosted committee should have answered and did not.", "model"
         )
+        self.collected_labels = self._counter(
+            "collected_labels", "Finished labels of the queue that were handed to the judge.", "model"
+        )
+        self.unwanted_labels = self._counter(
+            "unwanted_labels", "Finished labels of models that are not configured any more."
+        )
+        self.collect_failures = self._counter(
+            "label_collect_failures", "Rounds in which finished labels could not be taken over; the next goes on."
+        )
+        self.tool_success = self._gauge(
+            "labeling_tool_last_success_timestamp_seconds", "When a labeling tool was last looked at; 0: never.", "tool"
+        )
+        self.tool_failures = self._counter("labeling_tool_failures", "Looks at a labeling tool that failed.", "tool")
+        self.tool_tasks = self._counter("labeling_tool_tasks", "Tasks handed over to a labeling tool.", "tool")
+        self.tool_refused = self._counter(
+            "labeling_tool_refused_tasks", "Tasks that a labeling tool cannot hold; others label them.", "tool"
+        )
+        self.tool_replies = self._counter(
+            "labeling_tool_replies",
+            "What became of a tool's replies, each time they were read: accepted, late (the lease had passed on), "
+            "skipped, unknown (no task of this queue), faults (no label could be read).",
+            "tool",
+            "outcome",
+        )
         self.errors = self._counter("thread_errors", "Unforeseen errors at the top of a thread, by thread.", "thread")
 
         self._describe("build", "info", ("version", "python"), "Version of driftd and of Python.")

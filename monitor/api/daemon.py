@@ -7,6 +7,7 @@ from typing import Protocol
 
 from alerting.alert import Alert
 from alerting.deliver import Condition
+from alerting.retraining import Request
 from monitor.exchange import Told
 from monitor.intake import Received
 from monitor.snapshot import Snapshot
@@ -19,6 +20,9 @@ class Daemon(Protocol):
 
     def alerts(self) -> Sequence[Alert]:
         """The open alerts and those resolved lately, as they were after the last judged window."""
+
+    def requests(self) -> Sequence[Request]:
+        """Retraining requests, the newest of each model first."""
 
     def silences(self) -> Mapping[str, float]:
         """Seconds since each long-lived thread last went round."""

@@ -19,9 +19,11 @@ from monitor.metrics import Meters
 from monitor.people import People, Right
 
 LARGEST = 256 * 1024  # bytes of a body, unless an endpoint takes more
+ANSWERS = 4 << 20  # bytes of answers that are kept for those who ask again by the same idempotency key
 AGAIN = 5.0  # seconds after which a sender may come again when what keeps its act is full
 _SLOWEST = 30.0  # seconds that a body may take to come in
 _KEY = 200  # characters of an idempotency key
+_KEPT = 10_000  # answers, however small
 
 
 class Call(NamedTuple):
@@ -31,7 +33,8 @@ class Call(NamedTuple):
     path: Mapping[str, str]
     query: Any  # an instance of `Endpoint.query`
     body: Any  # an instance of `Endpoint.body`
-    id: str  # of this act; the same for the same person, idempotency key and body
+    id: str  # of this act; the same for the same person, idempotency key, path and body
+    retry: bool  # whether the sender named an idempotency key, and may come again with it
 
 
 class Endpoint(NamedTuple):
@@ -41,12 +44,14 @@ class Endpoint(NamedTuple):
     path: str  # as Starlette writes it: `{key:path}` may hold slashes
     run: Callable[[Call], Awaitable[Any]]  # returns an instance of `answer`, or a Response; raises Problem
     summary: str
-    answer: Any  # a type, or the media type of what is no JSON
+    answer: Any  # a type; None: nothing
     may: Collection[Right] = ()  # any one of these is needed; none: open to everybody
     query: type[msgspec.Struct] | None = None
-    body: Any = None
+    body: Any = None  # a type of JSON; `bytes`: of any media type, as it is
     example: Any = None  # of the body
     status: int = 200
+    media: str = "application/json"  # of the answer; of lines, each is an `answer`
+    empty: str = ""  # when nothing is answered instead (204)
     largest: int = LARGEST  # bytes of a body
     problems: Mapping[int, str] = {}  # beside those of every endpoint: when they come
 
@@ -62,6 +67,7 @@ class Door:
     def __init__(self, people: People, meters: Meters) -> None:
         self._people = people
         self._requests = meters.api_requests
+        self._answers = _Answers()
 
     def route(self, endpoint: Endpoint) -> Route:
         """The route of an endpoint."""
@@ -69,8 +75,7 @@ class Door:
         async def answer(request: Request) -> Response:
             try:
                 call = await self._admitted(endpoint, request)
-                told = await endpoint.run(call)
-                answered = told if isinstance(told, Response) else json_of(told, endpoint.status)
+                answered = self._answers.of(call) or await self._done(endpoint, call)
             except Problem as problem:
                 answered = problem.answer()
             except Full:
@@ -82,6 +87,13 @@ class Door:
             return answered
 
         return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.name)
+
+    async def _done(self, endpoint: Endpoint, call: Call) -> Response:
+        told = await endpoint.run(call)
+        answered = told if isinstance(told, Response) else json_of(told, endpoint.status)
+        if call.retry:
+            self._answers.keep(call, answered)
+        return answered
 
     def admit(self, token: str, may: Collection[Right], request: Request) -> str:
         """The name of whose token it is. Raises Problem."""
@@ -96,11 +108,33 @@ class Door:
         raw, body = b"", None
         if endpoint.body is not None:
             media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media != "application/json":  # which no form of a foreign page can send
+            if endpoint.body is not bytes and media != "application/json":
                 raise Problem(415, f"{media or 'no content type'}: wanted is application/json")
             raw = await read_body(request, endpoint.largest)
-            body = _decoded(raw, endpoint.body)
-        return Call(by, request.path_params, query, body, _cause(request, by, raw))
+            body = raw if endpoint.body is bytes else _decoded(raw, endpoint.body)
+        cause = _cause(request, by, raw)
+        return Call(by, request.path_params, query, body, cause or secrets.token_hex(16), retry=bool(cause))
+
+
+class _Answers:
+    """Answers to acts whose senders may come again, the newest."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Response] = {}
+        self._bytes = 0
+
+    def of(self, call: Call) -> Response | None:
+        """What this act was answered, if it came before."""
+        return self._kept.get(call.id)
+
+    def keep(self, call: Call, answer: Response) -> None:
+        """Keeps an answer, and lets the oldest go for it."""
+        if len(answer.body) > ANSWERS // 4:
+            return
+        self._kept[call.id] = answer
+        self._bytes += len(answer.body)
+        while self._bytes > ANSWERS or len(self._kept) > _KEPT:
+            self._bytes -= len(self._kept.pop(next(iter(self._kept))).body)
 
 
 async def read_body(request: Request, largest: int) -> bytes:
@@ -144,9 +178,10 @@ def _decoded(body: bytes, wanted: Any) -> Any:
 
 
 def _cause(request: Request, by: str, body: bytes) -> str:
+    """An id that only the same act has; empty where the sender named no key."""
     key = request.headers.get("idempotency-key", "")
-    if not key:
-        return secrets.token_hex(16)
+    if not key or request.method == "GET":
+        return ""
     if len(key) > _KEY:
         raise Problem(400, f"the Idempotency-Key has more than {_KEY} characters")
     parts = (by.encode(), key.encode(), request.url.path.encode(), body)

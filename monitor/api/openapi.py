@@ -13,6 +13,7 @@ from monitor.api.problem import MEDIA, Details
 
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+_JSON, _BINARY = "application/json", "application/octet-stream"
 _ALWAYS = {
     400: "The request is malformed.",
     413: "The body is too large.",
@@ -30,9 +31,7 @@ _GUARDED = {
 def document(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
     """All endpoints as one document."""
     listed = list(endpoints)
-    wanted = [
-        kind for one in listed for kind in (one.body, one.answer, one.query) if kind is not None and not _is_media(kind)
-    ]
+    wanted = [kind for one in listed for kind in (one.body, one.answer, one.query) if kind not in (None, bytes)]
     wanted.append(Details)
     schemas, components = msgspec.json.schema_components(wanted, ref_template=_TEMPLATE)
     by_type: dict[Any, Any] = dict(zip(wanted, schemas, strict=True))
@@ -69,29 +68,28 @@ def _operation(one: Endpoint, by_type: dict[Any, Any], components: dict[str, Any
             "description": "The same key with the same body is the same act, however often it comes.",
         })  # fmt: skip
     problems = _ALWAYS | (_GUARDED if one.may else {}) | dict(one.problems)
-    answered = (
-        {str(one.answer): {"schema": {"type": "string"}}}
-        if _is_media(one.answer)
-        else {"application/json": {"schema": by_type[one.answer]}}
-    )
     details = {MEDIA: {"schema": by_type[Details]}}
     found: dict[str, Any] = {
         "operationId": one.name,
         "summary": one.summary,
         "parameters": parameters,
-        "responses": {str(one.status): {"description": "Done.", "content": answered}}
+        "responses": _answers(one, by_type)
         | {str(status): {"description": when, "content": details} for status, when in sorted(problems.items())},
     }
     if one.may:
         found["security"] = [{"token": []}]
         found["description"] = f"Needs the right to {' or to '.join(sorted(one.may))}."
     if one.body is not None:
-        body: dict[str, Any] = {"schema": by_type[one.body]}
-        if one.example is not None:
-            body["example"] = msgspec.to_builtins(one.example)
-        found["requestBody"] = {"required": True, "content": {"application/json": body}}
+        example = {} if one.example is None else {"example": msgspec.to_builtins(one.example)}
+        content = {_BINARY: {}} if one.body is bytes else {_JSON: {"schema": by_type[one.body], **example}}
+        found["requestBody"] = {"required": True, "content": content}
     return found
 
 
-def _is_media(answer: Any) -> bool:
-    return isinstance(answer, str)
+def _answers(one: Endpoint, by_type: dict[Any, Any]) -> dict[str, Any]:
+    nothing = {"204": {"description": one.empty or "Done."}}
+    if one.answer is None:
+        return nothing
+    content = {} if one.answer is bytes else {"schema": by_type[one.answer]}
+    answered = {str(one.status): {"description": "Done.", "content": {one.media: content}}}
+    return answered | (nothing if one.empty else {})
