@@ -18,12 +18,14 @@ from msgspec import Meta
 from alerting.alert import Severity
 from alerting.deliver import Backoff
 from alerting.labeling import QUEUES, QueueOptions, SqliteQueue
+from alerting.labeling.tools import TOOLS, ToolOptions
 from alerting.lifecycle import AlertOptions
 from alerting.sinks import SINKS, SinkOptions
 from alerting.sinks.log import Log
 from detectors.core import ColumnSpec, Detector, Scorer, Sequential
 from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.units import Bytes, Seconds, seconds_text
+from monitor.accuracy import AccuracyOptions
 from monitor.committee.options import CommitteeOptions
 from monitor.deadletters import DEAD_LETTERS, DeadLetterOptions, LocalDeadLetters
 from monitor.decode import DECODERS, Auto
@@ -82,6 +84,9 @@ _EXAMPLE: dict[str, Any] = {
     "web.people[].name": "ada",
     "web.people[].token": "${ADA_TOKEN:-}",
     "labeling.url": "mongodb://mongo:27017",
+    "labeling_tools[].url": "http://label-studio:8080",
+    "labeling_tools[].token": "token-of-a-user",
+    "labeling_tools[].bucket": "labels",
 }
 _HEAD = """# Configuration
 
@@ -213,6 +218,9 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampling: Annotated[SamplingOptions | None, Meta(description="Which events go to labelers; empty: none.")] = (
         SamplingOptions()
     )
+    accuracy: Annotated[
+        AccuracyOptions, Meta(description="How good the model is, by the labels of what is sampled.")
+    ] = AccuracyOptions()
     committee: Annotated[
         CommitteeOptions | None,
         Meta(description="Models that driftd asks about each event itself; empty: none but what events bring."),
@@ -301,6 +309,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         QueueOptions | None,
         Meta(description="Where label tasks are kept; empty: SQLite in `state.path`.", extra={"table": QUEUES}),
     ] = None
+    labeling_tools: Annotated[
+        tuple[Annotated[ToolOptions, Meta(extra={"table": TOOLS})], ...],
+        Meta(description="Labeling tools that tasks are handed over to, and labels come back from."),
+    ] = ()
     dead_letters: Annotated[
         DeadLetterOptions,
         Meta(description="Where records that cannot be read are set aside.", extra={"table": DEAD_LETTERS}),
@@ -397,6 +409,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         for i, token in enumerate(tokens)
         if token and token in tokens[:i]
     )
+    tools = [tool.name for tool in config.labeling_tools]
+    yield from _twice(tools, "$.labeling_tools[{}].name", "give each tool a name of its own")
     if config.queue.name in destinations:
         place = f"$.alerts.sinks[{destinations.index(config.queue.name)}].name"
         yield f"{place}: {config.queue.name!r} is the name of the labeling queue; choose another"

@@ -69,7 +69,7 @@ class LabelStudio(HandOver, frozen=True, forbid_unknown_fields=True, tag_field="
         Secret, Meta(description=f"What webhooks carry in the header `{SECRET_HEADER}`; without one none is taken.")
     ] = Secret("")
     name: Annotated[str, Meta(pattern=r"^[a-z0-9._-]{1,60}$", description="Unique among all tools.")] = "label-studio"
-    timeout: Annotated[Seconds, Meta(gt=0, le=300, description="Longest time for one request.")] = 30.0
+    timeout: Annotated[Seconds, Meta(gt=0, le=300, description="Longest time for one request.")] = 20.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
 
     def open(self) -> LabelStudioTool:

@@ -32,11 +32,12 @@ _LABELS = "labels"
 _LARGEST = 256 << 20  # bytes of a file of labels
 
 
-class S3Bucket(HandOver, S3Access, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="s3"):
+class S3Bucket(HandOver, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="s3"):
     """A bucket that items are handed over to, and labels come back from."""
 
     bucket: Annotated[str, Meta(min_length=3, description="Bucket; it must exist.")]
     prefix: Annotated[str, Meta(description="Put before every key, a slash between.")] = ""
+    server: Annotated[S3Access, Meta(description="How it is reached.")] = S3Access()
     format: Annotated[
         Literal["jsonl", "label-studio", "cvat", "ground-truth", "prodigy", "doccano", "fiftyone"],
         Meta(description="Of the items that go out, and of the labels that come back."),
@@ -65,7 +66,7 @@ class S3BucketTool:
     def __init__(self, options: S3Bucket) -> None:
         self._options, self._format = options, FORMATS[options.format]
         self._root = f"{options.prefix.rstrip('/')}/" if options.prefix else ""
-        self._client = s3_client(options)
+        self._client = s3_client(options.server)
         self._read: dict[str, str] = {}  # files of labels read, and their content's tag
 
     def push(self, batch: str, tasks: Sequence[Asked]) -> Mapping[str, str]:
@@ -81,6 +82,7 @@ class S3BucketTool:
 
     def pull(self, *, everything: bool) -> Iterator[Pulled]:
         if everything:
+            self._read = {}
             yield from self._there()
         read = {}
         for key, tag in self._listed(f"{self._root}{_LABELS}/"):
