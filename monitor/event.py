@@ -85,7 +85,6 @@ DERIVED = (
     "cluster_distance", "non_representative", "rarity", "expected_correct",
 )  # fmt: skip
 TAKEN = frozenset(RESERVED + DERIVED)
-URIS = ("uri", "image")  # extras that say where what is judged lies, such as s3://bucket/picture.jpg
 
 
 class Label(msgspec.Struct, kw_only=True):

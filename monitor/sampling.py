@@ -24,10 +24,11 @@ from detectors.encode import encode
 from detectors.profile import NUMERIC
 from detectors.reference import Reference
 from detectors.registry import STRATEGIES
+from detectors.scorers.text import ADDRESSES
 from detectors.selection import Margin, Places, Pools, Strategy, balance, contents_of, factors, places_of, sizes
 from detectors.units import Seconds
 from monitor.budget import BudgetOptions
-from monitor.event import URIS, Partition
+from monitor.event import Partition
 
 SCORES = 20  # largest scores kept of an event's prediction
 INPUTS, INPUT = 100, 400  # inputs kept of an event, characters of one
@@ -255,7 +256,7 @@ class _Held:
         """The row without it."""
         rows = self._rows
         scores = rows.get("scores")
-        uris = (_value(rows.get(name), i) for name in URIS)
+        uris = (_value(rows.get(name), i) for name in ADDRESSES)
         expected = _number(rows.get("expected_correct"), i)
         return Candidate(
             id=str(rows.ids[i]),

@@ -8,6 +8,7 @@ rest is one order sample of all other events, whose labels measure the model wit
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
@@ -26,6 +27,8 @@ from detectors.selection import Pools, nearness, places_of, region, sizes
 from monitor.budget import Purse
 from monitor.exchange import Partial
 from monitor.sampling import ANY, CLASS, FEEDBACK, HELD, NEW, SURE, Candidate, SamplingOptions
+
+log = logging.getLogger(__name__)
 
 FEWEST = 4  # labels that a draw waits for, up to `at_most`: under two nothing is known of their own spread
 LEAST = 0.1  # mean want, over the reference's, under which it makes no difference: the floor is most of the sizes
@@ -87,6 +90,12 @@ class Sampler:
         self._digest = options.digest
         self._near: tuple[str, float] = ("", 0.0)  # of which reference, and within what rows are nearly one
         self.state = Sampling()
+        if options.strategy.certain == 1.0:
+            log.warning(
+                "model %s: labels of strategy %s are not usable for monitoring: nothing is left to chance, so they say "
+                "nothing of the events that it passes over",
+                model, options.asks_by,
+            )  # fmt: skip
 
     def take(
         self,

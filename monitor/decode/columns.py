@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from detectors import core
 from detectors.core import Batch, Codes, Column, ColumnSpec, Floats, Kind, Role, Wrong
+from detectors.scorers.text import ADDRESSES
 from monitor.decode.body import flatten
 from monitor.decode.times import parse_time, parse_times
 from monitor.event import RESERVED, TAKEN, Event, Schema
@@ -243,7 +244,8 @@ def _kind_of_texts(values: Sequence[str]) -> Kind | None:
 
 
 def _spec(name: str, values: Sequence[Any], role: Role) -> ColumnSpec | None:
-    kind = _KINDS.get(name) or _kind(values)
+    told = role is Role.CONTEXT and name in ADDRESSES and isinstance(values[0], str)
+    kind = Kind.TEXT if told else _KINDS.get(name) or _kind(values)
     if kind is None:
         return None
     size = 0
