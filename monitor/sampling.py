@@ -256,7 +256,7 @@ class _Held:
         """The row without it."""
         rows = self._rows
         scores = rows.get("scores")
-        uris = (_value(rows.get(name), i) for name in ADDRESSES)
+        uris = (as_shown(rows.get(name), i) for name in ADDRESSES)
         expected = _number(rows.get("expected_correct"), i)
         return Candidate(
             id=str(rows.ids[i]),
@@ -273,7 +273,7 @@ class _Held:
             want=float(self._wants[i]) if np.isfinite(self._wants[i]) else None,
             uri=next((uri for uri in uris if isinstance(uri, str)), ""),
             why={reason: texts[i] for reason, texts in self.said.items() if texts and texts[i]},
-            inputs=[(name, value) for name, column in self._inputs if (value := _value(column, i)) is not None],
+            inputs=[(name, value) for name, column in self._inputs if (value := as_shown(column, i)) is not None],
         )
 
 
@@ -316,7 +316,7 @@ def _nats(entropy: float | None, scores: Column | None) -> float | None:
     return float(entropy * np.log(max(scores.values.shape[1], 2)))
 
 
-def _value(column: Column | None, i: int) -> str | float | bool | None:
+def as_shown(column: Column | None, i: int) -> str | float | bool | None:
     """A value as a labeler is shown it."""
     if column is None or column.kind is Kind.VECTOR:
         return None
