@@ -31,6 +31,7 @@ from monitor.decode import Own
 from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import Told, from_bytes, to_bytes
+from monitor.handover import HandOver
 from monitor.ingest import Ingest
 from monitor.intake import Received
 from monitor.journal import Journal
@@ -171,10 +172,17 @@ class App:
                 meters=self.meters,
             )
             self._ingesting.append(loop)
+        try:
+            self._handover = HandOver(
+                config.labeling_tools, config.queue.open, backoff=config.alerts.backoff, meters=self.meters
+            )
+        except (OSError, ValueError, QueueError) as error:
+            raise Unstartable(f"labeling tools: {error}") from error
         self._web = Web(config.web, self, self.meters, people, (), intake=config.intake)
         self._counted: dict[str, int] = {}
         self._jobs = BackgroundScheduler(daemon=True)
         self._jobs.add_job(self._measure, "interval", seconds=MEASURED)
+        self._handover.schedule(self._jobs)
 
     def _sources(self) -> Iterator[tuple[str, Source, Decoder, Mapping[str, Plan]]]:
         """Each configured source with the models it feeds, then the servers that are scraped."""
@@ -192,7 +200,7 @@ class App:
         opening: dict[str, Callable[[], Sink]] = {
             sink.name: partial(sink.open, home) for sink in self._config.alerts.sinks
         }
-        opening[queue.name] = lambda: QueueSink(queue.open())
+        opening[queue.name] = lambda: QueueSink(queue.open(), time.time)
         opened: dict[str, Sink] = {}
         for name, opens in opening.items():
             try:
@@ -309,6 +317,7 @@ class App:
     def _shut_down(self) -> int:
         """Sources first, so that what was read is judged; then the judge; then what it said is delivered."""
         self._stopping.set()
+        self._handover.stop()
         clean = True
         for stage in self._stages():
             stage.stop()
@@ -319,6 +328,7 @@ class App:
             committee.close()
         self._jobs.shutdown()
         self._web.stop()
+        self._handover.close()
         self._dead.close()
         for held in (self._exchange, self._intake):
             if held is not None:

@@ -14,6 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.base import BaseScheduler
+
 from alerting.deliver import Backoff, Undelivered
 from alerting.labeling.back import Back, annotations_of, take_back
 from alerting.labeling.formats import Reply, Unfit
@@ -26,6 +29,7 @@ from monitor.metrics import Meters
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 100  # tasks of one hand-over
+_THREADS = "labeling tools"  # name of the scheduler's threads for them
 
 
 class Courier:
@@ -161,6 +165,39 @@ class Courier:
             self._meters.tool_replies.labels(self.name, outcome).inc(getattr(back, outcome))
         if back.shown:
             log.warning("labeling tool %s gave back what is no label: %s", self.name, "; ".join(back.shown))
+
+
+class HandOver:
+    """All couriers, by the names of their tools, each with a thread of its own while it is at work."""
+
+    def __init__(
+        self, tools: Sequence[ToolOptions], open_queue: Callable[[], LabelQueue], *, backoff: Backoff, meters: Meters
+    ) -> None:
+        """Raises OSError, ValueError and QueueError for what cannot be opened."""
+        self.couriers = {
+            options.name: Courier(options, options.open(), open_queue(), backoff=backoff, meters=meters)
+            for options in tools
+        }
+
+    def schedule(self, jobs: BaseScheduler) -> None:
+        """Each at its pace. A round that takes longer than its tool's pace delays only its own next one."""
+        if self.couriers:
+            jobs.add_executor(ThreadPoolExecutor(len(self.couriers)), _THREADS)
+        for courier in self.couriers.values():
+            jobs.add_job(
+                courier.round, "interval", seconds=courier.every, executor=_THREADS, next_run_time=datetime.now(UTC),
+                coalesce=True, misfire_grace_time=None,
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        """Rounds end with the request at hand."""
+        for courier in self.couriers.values():
+            courier.stop()
+
+    def close(self) -> None:
+        """Once no round runs any more."""
+        for courier in self.couriers.values():
+            courier.close()
 
 
 def _called(at: float) -> str:

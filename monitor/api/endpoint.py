@@ -35,6 +35,7 @@ class Call(NamedTuple):
     body: Any  # an instance of `Endpoint.body`
     id: str  # of this act; the same for the same person, idempotency key, path and body
     retry: bool  # whether the sender named an idempotency key, and may come again with it
+    headers: Mapping[str, str] = {}  # names in small letters
 
 
 class Endpoint(NamedTuple):
@@ -113,7 +114,8 @@ class Door:
             raw = await read_body(request, endpoint.largest)
             body = raw if endpoint.body is bytes else _decoded(raw, endpoint.body)
         cause = _cause(request, by, raw)
-        return Call(by, request.path_params, query, body, cause or secrets.token_hex(16), retry=bool(cause))
+        name = cause or secrets.token_hex(16)
+        return Call(by, request.path_params, query, body, name, retry=bool(cause), headers=request.headers)
 
 
 class _Answers:
