@@ -21,6 +21,7 @@ from monitor.snapshot import (
     ColumnView,
     EstimateView,
     HourView,
+    LabelledView,
     ModelView,
     PromiseView,
     ScoreView,
@@ -54,6 +55,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     promises: tuple[Promise, ...]  # of every scope
     doubt: str = ""  # why estimates of the performance are not valid
     hours: tuple[tuple[int, Hour], ...] = ()  # of late labels, by event time
+    labelled: LabelledView | None = None  # by labels of what was drawn
 
     @cached_property
     def view(self) -> ModelView:
@@ -77,6 +79,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for check, (limit, scores) in checks.items()
                 for view in _scores(scope, check, limit, scores)
             ),
+            labelled=self.labelled,
             hours=tuple(
                 HourView(hour * HOUR, h.rows, h.labelled, h.wrong / h.labelled if h.labelled else math.nan)
                 for hour, h in self.hours
@@ -87,7 +90,10 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for e in scores.estimates
             ),
             alerts=tuple(_alert(a) for a in self.alerts if a.resolved is None),
-            verdicts=tuple(_verdict(r.verdict, r.outcome, r.revoked) for r in self.ruled),
+            verdicts=tuple(
+                replace(_verdict(r.verdict), time=r.time, outcome=r.outcome, confirmed=r.confirmed, revoked=r.revoked)
+                for r in self.ruled
+            ),
             suppressions=tuple(SuppressionView(s.verdict, s.keys, s.until, s.suppressed) for s in self.suppressions),
             false_alarms=self.false_alarms,
             label_tasks=self.tasks,
@@ -105,8 +111,8 @@ def _alert(a: Alert) -> AlertView:
     )  # fmt: skip
 
 
-def _verdict(v: Verdict, outcome: str = "", revoked: str = "") -> VerdictView:
-    return VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why, outcome, revoked)
+def _verdict(v: Verdict) -> VerdictView:
+    return VerdictView(v.id, v.key, v.ruling.value, v.by, v.at, v.why, v.until, v.confirms, v.revokes)
 
 
 def _promises(made: Sequence[Promise]) -> tuple[PromiseView, ...]:

@@ -129,7 +129,12 @@ class VerdictView(msgspec.Struct, frozen=True):
     by: str
     at: float  # UTC seconds of the clock
     why: str
+    until: float | None = None  # of a false alarm: event time up to which it is not told again
+    confirms: str = ""  # id of the verdict that it is the second word on
+    revokes: str = ""  # id of the verdict that it took back
+    time: float = float("nan")  # event time at which it was taken, UTC seconds
     outcome: str = ""  # in words
+    confirmed: str = ""  # id of the verdict that was the second word
     revoked: str = ""  # id of the verdict that took it back
 
 
