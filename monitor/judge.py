@@ -18,11 +18,14 @@ import msgspec
 
 from alerting import lifecycle, verdicts
 from alerting.alert import Alert, Look, Notice, Symptom, Verdict
-from alerting.labeling.task import Draw, Withdrawal
+from alerting.labeling.task import Draw, Labels, Withdrawal
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged
 from detectors.reference import Reference, build_from, scored
+from monitor.accuracy import CHECK as LABELED
+from monitor.accuracy import Accuracy, AccuracyOptions, concept
+from monitor.accuracy import State as Labelled
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.examples import Ids, remember, with_examples
@@ -61,6 +64,8 @@ class Model(Protocol):
     @property
     def sampling(self) -> SamplingOptions | None: ...
     @property
+    def accuracy(self) -> AccuracyOptions: ...  # by the labels of what is sampled
+    @property
     def scopes(self) -> Scopes: ...
     @property
     def scope_checks(self) -> Sequence[Check]: ...
@@ -98,6 +103,7 @@ class _State(msgspec.Struct):
     windows: int = 0
     tasks: int = 0
     told: dict[str, None] = {}  # ids of what was told, the newest
+    labelled: Labelled | None = None
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -119,12 +125,15 @@ class _Desk:
         self.scorers: Mapping[str, Scorer] = {}
         self.watches: dict[str, Watch] = {}  # by scope; once there is a reference, the whole model first
         self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
+        self.accuracy = None if plan.sampling is None else Accuracy(plan.name, plan.accuracy)
         self.texts: deque[str] = deque(maxlen=TEXTS)
 
     def judge_by(self, reference: Reference) -> None:
         """Watches the model and its slices against this reference, with nothing remembered."""
         self.reference = reference
         self.scorers = self.plan.scorers(reference.schema)
+        if self.accuracy is not None:
+            self.accuracy.judge_by(reference)
         self.watches = {WHOLE: Watch(WHOLE, self.plan.checks, reference)}
         for scope in self.plan.scopes.declared:
             self.add(scope)
@@ -205,6 +214,8 @@ class Judge:
             del told[next(iter(told))]
         if isinstance(message.act, Verdict):
             self._take_verdict(desk, message.act, effects)
+        elif isinstance(message.act, Labels) and desk.accuracy is not None:
+            desk.accuracy.take(message.act.returned)
         self._shown[desk.key] = self._show(desk)
 
     def _take_verdict(self, desk: _Desk, verdict: Verdict, effects: Effects) -> None:
@@ -279,14 +290,23 @@ class Judge:
         symptoms, looked = self._look(desk, window, profiles)
         references = {scope: watch.reference.profile for scope, watch in desk.watches.items()}
         symptoms = with_examples(symptoms, profiles, references, ids)
-        effects.symptoms.extend(symptoms)
         end = (window + 1) * desk.window
+        if desk.accuracy is not None:
+            desk.accuracy.pass_time(end)
+            found = desk.accuracy.look(end, _open(desk, Role.INPUT))
+            if found is not None:
+                symptoms += found
+                desk.texts.extend(symptom.text for symptom in found)
+                looked.add(Look(desk.plan.name, LABELED))
+        effects.symptoms.extend(symptoms)
         notices = lifecycle.step(state.alerts, symptoms, looked, end, self._alerts)
         effects.withdrawals += verdicts.mended(state.alerts, notices)
         self._say(desk, notices, effects)
         if desk.sampler is not None:
             draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, state.alerts.open())
             if draw is not None:
+                if desk.accuracy is not None:
+                    desk.accuracy.drawn(draw)
                 effects.draws.append(draw)
                 state.tasks += len(draw.tasks)
 
@@ -400,9 +420,7 @@ class Judge:
         """What errors that moved mean beside inputs that did or did not, and the other way round, as known so far."""
         if desk.key in self._answers and column in ("error", "loss", "surprise", "tilt"):
             moved = _open(self._desks[self._answers[desk.key]], Role.INPUT)
-            if moved:
-                return f"Inputs moved as well ({', '.join(moved[:3])}): the rows are not those of before."
-            return "No input moved: the same inputs have other answers than before, which is concept drift."
+            return concept(moved)
         outcomes = self._desks.get(self._outcomes.get(desk.key, ""))
         if outcomes is None or outcomes.reference is None or desk.reference is None:
             return ""
@@ -418,6 +436,7 @@ class Judge:
         saved = {}
         for name, desk in self._desks.items():
             desk.state.sampling = None if desk.sampler is None else desk.sampler.state
+            desk.state.labelled = None if desk.accuracy is None else desk.accuracy.state
             version = "" if desk.reference is None else desk.reference.version
             scopes = {scope: watch.save() for scope, watch in desk.watches.items()}
             saved[name] = _Saved(FORMAT, desk.state, version, scopes)
@@ -432,6 +451,8 @@ class Judge:
             desk.state = saved.state
             if desk.sampler is not None and saved.state.sampling is not None:
                 desk.sampler.state = saved.state.sampling
+            if desk.accuracy is not None and saved.state.labelled is not None:
+                desk.accuracy.state = saved.state.labelled
             if desk.reference is not None and saved.reference == desk.reference.version:
                 self._restore_scopes(desk, saved.scopes)
             self._shown[name] = self._show(desk)
@@ -470,6 +491,7 @@ class Judge:
             tasks=state.tasks,
             promises=tuple(p for watch in desk.watches.values() for p in watch.promises(desk.window)),
             doubt=self._doubt(desk),
+            labelled=None if desk.accuracy is None else desk.accuracy.view,
             hours=tuple((hour, sum(lanes.values(), Hour())) for hour, lanes in sorted(state.hours.items())),
         )
 

@@ -55,6 +55,7 @@ class Plan:
         self.declared = options.columns
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
+        self.accuracy = options.accuracy
         self.scopes = Scopes(options.slices or {}, options.versions)
         self.labels = options.labels
 

@@ -257,7 +257,8 @@ class _Held:
         rows = self._rows
         scores = rows.get("scores")
         uris = (as_shown(rows.get(name), i) for name in ADDRESSES)
-        expected = _number(rows.get("expected_correct"), i)
+        # the same of all rows, as the batch's sum is: one that the calibration does not know is as expected as the rest
+        expected = rows.get("expected_correct") or rows.get("confidence")
         return Candidate(
             id=str(rows.ids[i]),
             time=float(rows.times[i]),
@@ -269,7 +270,7 @@ class _Held:
             scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i, :SCORES]),
             margin=_number(rows.get("margin"), i),
             entropy=_nats(_number(rows.get("entropy"), i), scores),
-            expected=_number(rows.get("confidence"), i) if expected is None else expected,
+            expected=_number(expected, i),
             want=float(self._wants[i]) if np.isfinite(self._wants[i]) else None,
             uri=next((uri for uri in uris if isinstance(uri, str)), ""),
             why={reason: texts[i] for reason, texts in self.said.items() if texts and texts[i]},

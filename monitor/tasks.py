@@ -23,7 +23,7 @@ from alerting.labeling import task as labeling
 from detectors.draw import Draw
 from detectors.profile import Profile
 from detectors.reference import Reference
-from detectors.selection import Pools, nearness, places_of, region, sizes
+from detectors.selection import Pools, nearness, places_of, region, resized
 from monitor.budget import Purse
 from monitor.exchange import Partial
 from monitor.sampling import ANY, CLASS, FEEDBACK, HELD, NEW, SURE, Candidate, SamplingOptions
@@ -31,7 +31,6 @@ from monitor.sampling import ANY, CLASS, FEEDBACK, HELD, NEW, SURE, Candidate, S
 log = logging.getLogger(__name__)
 
 FEWEST = 4  # labels that a draw waits for, up to `at_most`: under two nothing is known of their own spread
-LEAST = 0.1  # mean want, over the reference's, under which it makes no difference: the floor is most of the sizes
 RESERVE = 2  # times what is asked for, that waits in reserve
 ALERTS = 8  # open alerts whose regions are looked for, the gravest
 REGION = 2.0  # times oftener than in the reference: rows whose values came so much more make the region of an alert
@@ -196,18 +195,13 @@ class Sampler:
         return sure, draw.first(min(asked + reserve, draw.n)), asked
 
     def _sized(self, pools: Pools, floor: float) -> Draw:
-        """The draw with this floor, and wants over their mean in what waits: drift that puts every answer in doubt must
-        not do away with the floor, nor a model that is hardly ever in doubt with the rest."""
         options, draw = self._options, pools.draw
-        if options.strategy.certain or options.floor == 1.0:
+        if options.strategy.certain:
             return draw
         # an event by itself is drawn by what came before it
-        mean = max(pools.mean, LEAST) if options.mode == "buffer" else 1.0
+        mean = pools.mean if options.mode == "buffer" else 1.0
         wants = np.array([np.nan if row.want is None else row.want for row in map(_candidate, draw.rows)])
-        changed = sizes(wants / mean, floor) / sizes(wants, options.floor)
-        # both are straight lines in the want, so their ratio is greatest at an end; where it is unknown they agree
-        most = max(floor / options.floor, (1.0 - floor) / (1.0 - options.floor) / mean, 1.0)
-        return draw.resized(draw.sizes * changed, most)
+        return resized(draw, wants, options.floor, floor, mean)
 
     def _threshold(self, expected: float, seconds: float) -> float:
         """Labels an event, fixed by what came before: what time brings, twice that where much was saved up, half of it
@@ -287,7 +281,7 @@ class Sampler:
             n=asked,
             reserve=len(draw) - asked,
             tau=first.threshold if math.isfinite(first.threshold) else None,
-            sums=dict(waiting.sums),
+            sums=_of_all(waiting.sums, waiting.pools.draw.seen),
             classes=tuple(labeling.ClassScore(word, float(count)) for word, count in waiting.classes.items()),
             budget={**state.purse.tokens, "spent": float(state.purse.spent)},
             config=self._digest,
@@ -378,8 +372,8 @@ def _answers(profile: Profile) -> Iterator[tuple[str, int]]:
 
 
 def _sums(profile: Profile) -> dict[str, float]:
-    """Over a window's rows: how many have a chance to be right, by `expected_correct` or else confidence, and the sum
-    and sum of squares of these chances."""
+    """Over a window's rows: how many have a chance to be right, by `expected_correct` or else confidence, the sum and
+    sum of squares of these chances, and that of confidence as if all these rows had one."""
     numbers = profile.layout.numbers
     name = next((name for name in ("expected_correct", "confidence") if name in numbers), None)
     if name is None:
@@ -389,4 +383,7 @@ def _sums(profile: Profile) -> dict[str, float]:
     if not n:
         return {}
     mean = float(profile.mean[i])
-    return {"n": float(n), "expected": n * mean, "expected_squared": float(profile.squares[i]) + n * mean * mean}
+    sums = {"n": float(n), "expected": n * mean, "expected_squared": float(profile.squares[i]) + n * mean * mean}
+    if "confidence" in numbers:
+        sums["confidence"] = n * float(profile.mean[numbers.index("confidence")])
+    return sums

@@ -17,6 +17,7 @@ from detectors.core import Scorer, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference, build_from
 from detectors.registry import default_scorers
+from monitor.accuracy import AccuracyOptions
 from monitor.decode import Own
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Bad, Event, Partition, Raw, Record, Schema
@@ -67,6 +68,7 @@ class Plan:
     declared = None
     scopes = Scopes({"left": Slice("side", equals="left")}, versions=2)
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
+    accuracy = AccuracyOptions()
 
     def __init__(self, recorder: Recorder, parts: PartsRecorder) -> None:
         self.checks = [Check("recorder", recorder)]
