@@ -24,6 +24,7 @@ from detectors.profile import NUMERIC, Profile
 from detectors.reference import Reference
 
 PART = 1 << 20  # of a want; a million rows of the greatest want there is stay exact in float64
+LEAST = 0.1  # mean want under which it makes no difference: the floor is most of the sizes
 ALIKE = 1e-3  # pairs of alike rows in the reference; where more are alike, content tells no row from another
 FAR = 10.0  # deviations at which a place is cut, and the want of a column that has no end
 _SAMPLED = 1_000  # rows of the reference whose neighbours are looked for: 20 ms
@@ -208,24 +209,42 @@ def balance(label: Column | None, shares: Mapping[str, float]) -> Floats | float
     return np.asarray(np.array([*(shares.get(word, 1.0) for word in label.words), 1.0])[label.values])
 
 
-def factors(reference: Reference, targets: Mapping[str, float] | None) -> dict[str, float]:
-    """Factor of each class's sizes towards its share of the labels: (target / predicted share) ** 0.5, 1/4 to 4.
-
-    `targets` by class; None = the same share for all that the reference answered. The root goes half of the way: the
-    whole would give a class that is predicted once in a thousand its thirty labels from the same few events.
-    """
+def answered(reference: Reference) -> dict[str, float]:
+    """Share of each class among the reference's answers, half a row more for each so that none is 0; {} without any."""
     layout = reference.layout
     if "label" not in layout.categories:
         return {}
     words = layout.words[layout.categories.index("label")]
-    counts = reference.profile.word_counts("label")
-    if targets is None:
-        targets = dict.fromkeys(words, 1.0 / max(len(words), 1))
-    total = max(int(counts.sum()), 1)
-    share = dict(zip(words, ((counts + 0.5) / total).tolist(), strict=True))
-    return {
-        word: float(np.clip((want / share.get(word, 0.5 / total)) ** 0.5, 0.25, 4)) for word, want in targets.items()
-    }
+    counts = reference.profile.word_counts("label") + 0.5
+    return dict(zip(words, (counts / counts.sum()).tolist(), strict=True))
+
+
+def factors(shares: Mapping[str, float], targets: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Factor of each class's sizes towards its target share of the labels: (target / share) ** 0.5, from 1/4 to 4.
+
+    Without `targets` all classes have the same. The root goes half of the way: the whole would ask of a class that is
+    answered once in a thousand for the same few events again and again. A class that was never answered counts as
+    the rarest.
+
+    >>> factors({"a": 0.64, "b": 0.36}, {"b": 0.72})
+    {'b': 1.4142135623730951}
+    """
+    rarest = min(shares.values(), default=1.0)
+    targets = dict.fromkeys(shares, 1.0 / len(shares)) if targets is None and shares else targets or {}
+    return {word: min(max((want / shares.get(word, rarest)) ** 0.5, 0.25), 4.0) for word, want in targets.items()}
+
+
+def resized(draw: Draw, wants: Floats, before: float, floor: float, mean: float) -> Draw:
+    """The draw with another floor than `before`, and with wants (k,) of its rows over their mean in all that was seen.
+
+    Drift that puts every answer in doubt must not do away with the floor, nor a model that is hardly ever in doubt with
+    all but the floor. Exact, though only the draw's own rows are at hand; where the floor rises or wants fell far, the
+    draw is shorter.
+    """
+    mean = max(mean, LEAST)
+    # both sizes are straight lines in the want, so their ratio is greatest at an end; where it is unknown they agree
+    most = max(floor / before, (1.0 - floor) / (1.0 - before) / mean if before < 1.0 else 1.0, 1.0)
+    return draw.resized(draw.sizes * sizes(wants / mean, floor) / sizes(wants, before), most)
 
 
 class Pools(msgspec.Struct):

@@ -25,7 +25,18 @@ from detectors.profile import NUMERIC
 from detectors.reference import Reference
 from detectors.registry import STRATEGIES
 from detectors.scorers.text import ADDRESSES
-from detectors.selection import Margin, Places, Pools, Strategy, balance, contents_of, factors, places_of, sizes
+from detectors.selection import (
+    Margin,
+    Places,
+    Pools,
+    Strategy,
+    answered,
+    balance,
+    contents_of,
+    factors,
+    places_of,
+    sizes,
+)
 from detectors.units import Seconds
 from monitor.budget import BudgetOptions
 from monitor.event import Partition
@@ -155,8 +166,8 @@ class Offer:
         self._fitted = options.strategy.fit(reference)
         self._contents = contents_of(reference)
         self._places = places_of(reference)
-        targets = options.classes
-        self._factors = factors(reference, targets) if targets or options.balance else {}
+        balanced = options.classes is not None or options.balance
+        self._factors = factors(answered(reference), options.classes) if balanced else {}
         shown = (Kind.NUMBER, Kind.FLAG, Kind.CATEGORY, Kind.TEXT)
         inputs = [spec for spec in reference.schema if spec.role is Role.INPUT and spec.kind in shown]
         self._inputs = [spec.name for spec in inputs[:INPUTS]]

@@ -281,7 +281,7 @@ class Sampler:
             n=asked,
             reserve=len(draw) - asked,
             tau=first.threshold if math.isfinite(first.threshold) else None,
-            sums=_of_all(waiting.sums, waiting.pools.draw.seen),
+            sums=dict(waiting.sums),
             classes=tuple(labeling.ClassScore(word, float(count)) for word, count in waiting.classes.items()),
             budget={**state.purse.tokens, "spent": float(state.purse.spent)},
             config=self._digest,
