@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from detectors.core import Batch, Column, ColumnSpec, Kind, Mask, Role
 from detectors.draw import Draw
 from detectors.reference import Reference
+from detectors.scorers.text import ADDRESSES
 from monitor.event import Event
 from monitor.labels import hashes_of, spread_of
+from monitor.sampling import INPUTS, as_shown
 
 SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
-KEEP = 10_000  # answers kept a partition, 120 bytes each in memory and checkpoint; as many of each open window
+KEEP = 10_000  # answers kept a partition, 48 bytes each in memory and checkpoint; as many of each open window
 WORDS = 2_000  # versions, classes and customers known by name; what comes later is `OTHER`
 MEETINGS = 4  # pairs of versions told of, of each closed window
 PAIRS = 400  # pairs of classes counted of each, and customers
 OFFERED = 50  # disagreements offered for labeling, of each
+SHOWN = 500  # events kept with their inputs, of lowest hash: those that labelers may be asked about
 COUNTED = 8  # versions of a window whose rows are counted: enough to tell which one is in service
 OTHER = "__other__"
 WAIT = 600.0  # seconds of event time that an answer waits for those of other versions
@@ -40,7 +43,7 @@ _ROW = np.dtype(
     [
         ("key", "u8"), ("time", "f8"),
         ("version", "u8"), ("answer", "u8"), ("user", "u8"),  # hashes of the words, 0 = none
-        ("value", "f8"), ("offset", "i8"), ("id", "S64"),
+        ("value", "f8"),
     ]
 )  # fmt: skip
 
@@ -70,6 +73,17 @@ class Disagreement(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     first: str
     second: str
+    inputs: list[tuple[str, str | float | bool]]
+    uri: str
+
+
+class _Seen(msgspec.Struct, frozen=True, array_like=True):
+    """What a labeler is shown of an event."""
+
+    id: str
+    offset: int
+    inputs: list[tuple[str, str | float | bool]]
+    uri: str
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -81,7 +95,7 @@ class Met(msgspec.Struct, frozen=True):
     disagreed: int
     classes: dict[str, dict[str, int]]  # events by the class that the first answered, and by that of the second
     customers: dict[str, tuple[int, int]]  # compared, disagreed
-    draw: Draw  # disagreements about classes, drawn without a look at more than the id
+    draw: Draw  # disagreements about classes among the events that are kept to be shown, the ids of lowest hash
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -91,6 +105,7 @@ class _Saved(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     words: dict[int, str] = {}
     met: list[Met] = []
+    seen: dict[int, _Seen] = {}
 
 
 class Versions:
@@ -111,6 +126,7 @@ class Versions:
         self._counts: Counter[str] = Counter()
         self._words: dict[int, str] = {}  # by hash
         self._met: list[Met] = []
+        self._seen: dict[int, _Seen] = {}  # by key
 
     def take_met(self) -> list[Met]:
         """Which versions' answers met since the last call, and how they differed."""
@@ -129,7 +145,6 @@ class Versions:
             return
         new = np.zeros(len(rows), _ROW)
         new["key"], new["time"], new["version"], new["value"] = rows.keys, rows.times, self._named(version), np.nan
-        new["offset"], new["id"] = rows.offsets, _short(rows.ids)
         if label is not None and label.kind is Kind.CATEGORY:
             new["answer"] = self._named(label)
         user = rows.get("user")
@@ -138,8 +153,33 @@ class Versions:
         if value is not None and value.kind is Kind.NUMBER:
             new["value"] = value.values
         new = new[(new["version"] != 0) & ((new["answer"] != 0) | ~np.isnan(new["value"]))]
+        self._show(rows)
         number = math.floor(float(rows.times[0]) / self._window)
         self._held[number] = self._lowest(np.concatenate([self._held.get(number, self._rows[:0]), new]))
+
+    def _show(self, rows: Batch) -> None:
+        """Keeps what labelers may be shown of the events of lowest key."""
+        reference = self._reference()
+        if reference is None:
+            return
+        names = [spec.name for spec in reference.schema if spec.role is Role.INPUT][:INPUTS]
+        columns = [(name, column) for name in names if (column := rows.get(name)) is not None]
+        highest = max(self._seen, default=0)
+        for i in np.argsort(rows.keys, kind="stable")[:SHOWN].tolist():
+            key = int(rows.keys[i])
+            if key in self._seen:
+                continue
+            if len(self._seen) >= SHOWN and key > highest:
+                break
+            uris = (as_shown(rows.get(name), i) for name in ADDRESSES)
+            self._seen[key] = _Seen(
+                str(rows.ids[i]),
+                int(rows.offsets[i]),
+                [(name, value) for name, column in columns if (value := as_shown(column, i)) is not None],
+                next((uri for uri in uris if isinstance(uri, str)), ""),
+            )
+        for key in sorted(self._seen)[SHOWN:]:
+            del self._seen[key]
 
     def _named(self, column: Column) -> NDArray[np.uint64]:
         """Hashes of the words, which are remembered."""
@@ -182,6 +222,8 @@ class Versions:
         stale = first["time"] < self._newest - WAIT  # an id goes as a whole
         self._counts["alone"] += int((answered[stale[begins]] == 1).sum())
         rows = rows[~stale]
+        for key in self._seen.keys() & set(first["key"][stale].tolist()):
+            del self._seen[key]
         self._counts["dropped"] += max(len(rows) - KEEP, 0)
         self._rows = rows[:KEEP].copy()
         return compared
@@ -225,13 +267,15 @@ class Versions:
                 row[word(y, OTHER)] = row.get(word(y, OTHER), 0) + count
         compared, disagreed = Counter(first["user"].tolist()), Counter(first["user"][differ].tolist())
         customers = {word(user, OTHER): (n, disagreed[user]) for user, n in compared.most_common(PAIRS) if user}
-        offered = np.flatnonzero(differ & (first["answer"] != 0) & (second["answer"] != 0) & (first["id"] != b""))
+        shown = np.fromiter((key in self._seen for key in first["key"].tolist()), np.bool_, len(first))
+        offered = np.flatnonzero(differ & shown & (first["answer"] != 0) & (second["answer"] != 0))
         draw = Draw(OFFERED)
 
         def kept(i: int) -> Disagreement:
             x, y = first[offered[i]], second[offered[i]]
+            seen = self._seen[int(x["key"])]
             answers = word(int(x["answer"]), OTHER), word(int(y["answer"]), OTHER)
-            return Disagreement(x["id"].decode(), float(x["time"]), int(x["offset"]), *answers)
+            return Disagreement(seen.id, float(x["time"]), seen.offset, *answers, seen.inputs, seen.uri)
 
         draw.update(first["key"][offered], np.ones(offered.size), kept)
         return Met(a, b, len(first), int(differ.sum()), by_class, customers, draw)
@@ -239,7 +283,9 @@ class Versions:
     def state(self) -> Any:
         """All of it as plain data."""
         held = {number: rows.view(np.uint8) for number, rows in self._held.items()}
-        return _Saved(self._rows.view(np.uint8), self._newest, held, dict(self._counts), self._words, self._met)
+        return _Saved(
+            self._rows.view(np.uint8), self._newest, held, dict(self._counts), self._words, self._met, self._seen
+        )
 
     def restore(self, state: Any) -> None:
         """Goes on from a state. msgspec.ValidationError when it was none."""
@@ -247,17 +293,11 @@ class Versions:
         self._rows, self._newest = saved.rows.view(_ROW), saved.newest
         self._held = {number: rows.view(_ROW) for number, rows in saved.held.items()}
         self._counts = Counter(saved.counts)
-        self._words, self._met = saved.words, saved.met
+        self._words, self._met, self._seen = saved.words, saved.met, saved.seen
 
 
 def _sorted(a: str, b: str) -> tuple[str, str]:
     return (a, b) if a <= b else (b, a)
-
-
-def _short(ids: Iterable[str]) -> list[bytes]:
-    """Ids as bytes, empty where they are too long to be kept."""
-    encoded = (name.encode("utf-8", "replace") for name in ids)
-    return [name if len(name) <= _ROW["id"].itemsize else b"" for name in encoded]
 
 
 def _again(rows: NDArray[Any]) -> Mask:

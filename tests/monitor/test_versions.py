@@ -128,7 +128,7 @@ def test_of_more_answers_than_are_kept_the_same_share_of_both_versions_is() -> N
     events = versions.join(START + SIZE, START)
     assert len(events) == KEEP // 2
     assert versions.take_counts() == {"compared": KEEP // 2, "dropped": 3 * KEEP}
-    assert len(encode(versions.state())) < 121 * KEEP
+    assert len(encode(versions.state())) < 49 * KEEP
 
 
 # -- both stages
