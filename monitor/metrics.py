@@ -28,8 +28,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from detectors.estimate import Estimate
 from detectors.evidence.calibrate import Replay
-from monitor.snapshot import ColumnView, EstimateView, ModelView, PromiseView, ScoreView, Snapshot
+from monitor.snapshot import ColumnView, EstimateView, LabelledView, ModelView, PromiseView, ScoreView, Snapshot
 
 OTHER = "__other__"  # the label value of everything beyond a cap
 _LONGEST = 120  # characters of a label value that comes from data
@@ -335,6 +336,43 @@ def _labelled(shown: _Capped) -> Iterator[Row]:
         yield (), sum(hour.labelled for hour in hours) / max(sum(hour.rows for hour in hours), 1)
 
 
+def _accuracies(value: Callable[[Estimate], float]) -> Callable[[_Capped], Iterator[Row]]:
+    """Of each estimator; those without labels have a value alone."""
+
+    def rows(shown: _Capped) -> Iterator[Row]:
+        view = shown.model.labelled
+        if view is None or view.measure != "accuracy":
+            return
+        for estimator, found in (("labels", view.labels), ("tracked", view.tracked), ("first", view.first)):
+            if found is not None:
+                yield (estimator,), value(found)
+        for estimator, free in (("cbpe", view.cbpe), ("doc", view.doc)):
+            yield (estimator,), value(Estimate(free, math.nan, math.nan, math.nan))
+
+    return rows
+
+
+def _by_labels(value: Callable[[Estimate], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        view = shown.model.labelled
+        if view is None:
+            return
+        if view.measure != "accuracy" and view.tracked is not None:
+            yield (view.measure, ""), value(view.tracked)
+        for measure in view.measures:
+            yield (measure.name, measure.of), value(measure.estimate)
+
+    return rows
+
+
+def _labelled_view(value: Callable[[LabelledView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        if shown.model.labelled is not None:
+            yield (), value(shown.model.labelled)
+
+    return rows
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -423,6 +461,39 @@ _SHOWN = (
     _Shown("estimated_performance_valid", "gauge", _ESTIMATE,
            "0 while labels speak against the calibration, or rows are unlike all labelled ones; else 1.",
            _estimates(lambda e: float(not e.doubt))),
+    _Shown("accuracy_ratio", "gauge", ("estimator",),
+           "Share of right answers. `labels`: of the newest span with labels, by these alone, whatever is drawn for "
+           "labeling. `tracked`: of the newest span, by the labels of all, blind to a fall since the last of them. "
+           "`first`: by labels, when the version came. `cbpe`: the mean of calibrated chances, and `doc`: by the fall "
+           "of the mean confidence, without labels and blind to concept drift.",
+           _accuracies(lambda e: e.value)),
+    _Shown("accuracy_ratio_low", "gauge", ("estimator",), "Lower end of the 90 % interval.",
+           _accuracies(lambda e: e.low)),
+    _Shown("accuracy_ratio_high", "gauge", ("estimator",), "Upper end of the 90 % interval.",
+           _accuracies(lambda e: e.high)),
+    _Shown("accuracy_effective_labels", "gauge", (),
+           "Labels of equal weight that would say as much as those of `labels`; under 30, look at the interval only.",
+           _labelled_view(lambda v: math.nan if v.labels is None else v.labels.effective)),
+    _Shown("accuracy_end_timestamp_seconds", "gauge", (),
+           "End of the newest span with labels, event time: the age of `labels`.",
+           _labelled_view(lambda v: v.labelled_end)),
+    _Shown("accuracy_refused", "gauge", (),
+           "1 where the newest labels came back in an order that makes every estimate from them wrong.",
+           _labelled_view(lambda v: float(bool(v.refused)))),
+    _Shown("labels_returned", "counter", (), "Labels of drawn events that came back.",
+           _labelled_view(lambda v: v.returned)),
+    _Shown("labels_late", "counter", (), "Of them after their span was settled: for classes and slices only.",
+           _labelled_view(lambda v: v.late)),
+    _Shown("labels_unknown", "counter", (), "Labels that came back for events that are not held any more.",
+           _labelled_view(lambda v: v.unknown)),
+    _Shown("measured_performance", "gauge", ("measure", "of"),
+           "By the labels of the last spans together: precision, recall and f1 of a class, mae and rmse of numbers in "
+           "their own unit, the accuracy of another version on the same events.",
+           _by_labels(lambda e: e.value)),
+    _Shown("measured_performance_low", "gauge", ("measure", "of"), "Lower end of the 90 % interval.",
+           _by_labels(lambda e: e.low)),
+    _Shown("measured_performance_high", "gauge", ("measure", "of"), "Upper end of the 90 % interval.",
+           _by_labels(lambda e: e.high)),
     _Shown("labelled_ratio", "gauge", (), "Share of the predictions of the last 24 labelled hours whose label came.",
            _labelled),
     _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",
