@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import msgspec
 
 from alerting.labeling.formats.wire import Fault, Reply
-from alerting.labeling.queue import LabelQueue, Outcome
-from alerting.labeling.task import LabelTask
+from alerting.labeling.queue import LabelQueue
+from alerting.labeling.task import LabelTask, Outcome
 
 _SHOWN = 5  # faults kept in words
 

@@ -1,35 +1,37 @@
 """The label queue in MongoDB 4.4 or newer, for labelers on many machines.
 
-A move is one conditional update of one document: no transactions, no sessions, no pipelines. Of two at once, one wins.
+A change is one conditional update of one document by `_id` and `rev`: no transactions, no sessions, no pipelines. Of
+two at once, one wins and the other looks again.
 """
 
 from __future__ import annotations
 
-import secrets
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
-from pymongo import ASCENDING, DESCENDING, MongoClient, ReturnDocument, WriteConcern
+from msgspec import UNSET
+from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure, PyMongoError
 
 from alerting.labeling import MongoQueue
-from alerting.labeling.moves import ATTEMPTS, answered, skipped
-from alerting.labeling.queue import Outcome, QueueError
-from alerting.labeling.task import LabelBatch, LabelingStatus, LabelTask, Value, bounded, document
+from alerting.labeling.queue import QueueError, Wanted
+from alerting.labeling.task import LabelBatch, LabelTask, document
 
 T = TypeVar("T")
+Documents = Collection[dict[str, Any]]
 
 _DUPLICATE = 11000
 _CHUNK = 1_000  # documents an insert: 2 MB at the usual 2 KB
+_PAUSE = 0.001  # seconds before the second attempt at a state that others change as well; doubles up to 32 times that
 
-_ORDER = [("priority", DESCENDING), ("date", ASCENDING), ("select.rank", ASCENDING), ("_id", ASCENDING)]
 
-
-class MongoLabelQueue:
-    """The opened `MongoQueue`. See `LabelQueue`."""
+class MongoStore:
+    """The opened `MongoQueue`. See `Store`."""
 
     def __init__(self, options: MongoQueue) -> None:
         milliseconds = max(1, int(options.timeout * 1000))
@@ -46,114 +48,155 @@ class MongoLabelQueue:
             database = self._client.get_database(
                 options.database, write_concern=WriteConcern(w="majority", j=True, wtimeout=milliseconds)
             )
-        self._tasks = database[options.tasks]
-        self._batches = database[options.batches]
+        self._tasks: Documents = database[options.tasks]
+        self._batches: Documents = database[options.batches]
+        self._states: Documents = database[options.states]
         self._indexed = False
-        self._released = float("-inf")
 
-    def put(self, tasks: Sequence[LabelTask], batch: LabelBatch) -> int:
-        documents = [document(bounded(task)) for task in tasks]
+    def add(self, tasks: Sequence[LabelTask]) -> set[str]:
+        documents = [document(task) for task in tasks]
+        new: set[str] = set()
         with _told():
             self._index()
-            new = sum(_insert(self._tasks, documents[i : i + _CHUNK]) for i in range(0, len(documents), _CHUNK))
+            for i in range(0, len(documents), _CHUNK):
+                new |= _insert(self._tasks, documents[i : i + _CHUNK])
+        return new
+
+    def add_batch(self, batch: LabelBatch) -> None:
+        with _told():
             _insert(self._batches, [document(batch)])
-            return new
 
-    def claim(self, labeler: str, now: float, lease_seconds: float) -> LabelTask | None:
+    def get(self, ids: Sequence[str]) -> list[LabelTask]:
+        if not ids:
+            return []
         with _told():
-            self._release(now)
-            found = self._tasks.find_one_and_update(
-                {"Labeling status": LabelingStatus.IN_QUEUE.value, "skips.by": {"$ne": labeler}},
-                {
-                    "$set": {
-                        "Labeling status": LabelingStatus.LEASED.value,
-                        "Labeler": labeler,
-                        "lease": {"owner": labeler, "token": secrets.token_hex(16), "until": now + lease_seconds},
-                    },
-                    "$inc": {"attempts": 1, "rev": 1},
-                },
-                sort=_ORDER,
-                return_document=ReturnDocument.AFTER,
-            )
-        return _task(found) if found else None
+            one = {"_id": ids[0]} if len(ids) == 1 else {"_id": {"$in": list(ids)}}
+            return [_task(found) for found in self._tasks.find(one)]
 
-    def submit(self, task_id: str, token: str, label: Value, by: str, now: float) -> Outcome:
-        return self._move(task_id, lambda task: answered(task, token, label, by, now))
-
-    def skip(self, task_id: str, token: str, by: str, now: float, reason: str = "") -> None:
-        self._move(task_id, lambda task: (skipped(task, token, by, now, reason), None))
-
-    def get(self, task_id: str) -> LabelTask | None:
-        with _told():
-            found = self._tasks.find_one({"_id": task_id})
-        return _task(found) if found else None
-
-    def batch(self, batch_id: str) -> LabelBatch | None:
+    def get_batch(self, batch_id: str) -> LabelBatch | None:
         with _told():
             found = self._batches.find_one({"_id": batch_id})
         return msgspec.convert(found, LabelBatch) if found else None
 
-    def counts(self) -> dict[str, int]:
+    def swap(self, task: LabelTask, rev: int) -> bool:
         with _told():
-            groups = list(self._tasks.aggregate([{"$group": {"_id": "$Labeling status", "n": {"$sum": 1}}}]))
-        return {group["_id"]: group["n"] for group in groups}
+            done = self._tasks.replace_one({"_id": task.id, "rev": rev}, document(task))
+        return done.matched_count == 1
 
-    def labeled_since(self, time: float, limit: int = 1000) -> list[LabelTask]:
+    def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
         with _told():
-            order = [("final.at", ASCENDING), ("_id", ASCENDING)]
-            return [_task(found) for found in self._tasks.find({"final.at": {"$gte": time}}, sort=order, limit=limit)]
+            done = self._batches.replace_one({"_id": batch.id, "rev": rev}, document(batch))
+        return done.matched_count == 1
+
+    def find(self, wanted: Wanted, limit: int, *, newest: bool = False) -> list[LabelTask]:
+        order = [("final.at", DESCENDING if newest else ASCENDING), ("_id", ASCENDING)]
+        with _told():
+            return [_task(found) for found in self._tasks.find(_filter(wanted), sort=order, limit=limit)]
+
+    def census(self, dataset: str) -> Mapping[tuple[str, str], int]:
+        group = {"labeling": "$Labeling status", "reviewing": "$Reviewing status"}
+        steps = [{"$match": {"Name dataset": dataset, "known": False}}, {"$group": {"_id": group, "n": {"$sum": 1}}}]
+        with _told():
+            found = list(self._tasks.aggregate(steps))
+        return {(each["_id"]["labeling"], each["_id"]["reviewing"]): each["n"] for each in found}
+
+    def remove(self, now: float) -> int:
+        with _told():
+            return self._tasks.delete_many({"expires_at": {"$lte": now}}).deleted_count
+
+    def update(self, name: str, change: Callable[[bytes], tuple[bytes, T]]) -> T:
+        pause = _PAUSE
+        while True:
+            with _told():
+                found = self._states.find_one({"_id": name})
+            before = found["data"] if found else b""
+            data, result = change(before)
+            if data == before:
+                return result
+            with _told():
+                if found is None:
+                    self._index()
+                    won = bool(_insert(self._states, [{"_id": name, "rev": 0, "data": data}]))
+                else:
+                    state = {"_id": name, "rev": found["rev"] + 1, "data": data}
+                    won = self._states.replace_one({"_id": name, "rev": found["rev"]}, state).matched_count == 1
+            if won:
+                return result
+            time.sleep(random.uniform(0.0, pause))
+            pause = min(2 * pause, 32 * _PAUSE)
+
+    def load(self, name: str) -> bytes:
+        with _told():
+            found = self._states.find_one({"_id": name})
+        return found["data"] if found else b""
+
+    def keep(self, name: str, data: bytes) -> None:
+        with _told():
+            self._states.replace_one({"_id": name}, {"_id": name, "rev": 0, "data": data}, upsert=True)
+
+    def drop(self, name: str) -> None:
+        with _told():
+            self._states.delete_one({"_id": name})
 
     def close(self) -> None:
         self._client.close()
 
     def _index(self) -> None:
-        if not self._indexed:
-            self._tasks.create_index([("Labeling status", ASCENDING), *_ORDER])
-            self._tasks.create_index([("lease.until", ASCENDING)])
-            self._tasks.create_index([("final.at", ASCENDING)])
-            self._indexed = True
-
-    def _release(self, now: float) -> None:
-        """Leases that ran out: back to the queue, or given up. At most once a second: it may read every lease."""
-        if abs(now - self._released) < 1.0:
+        if self._indexed:
             return
-        self._released = now
-        over: dict[str, Any] = {"Labeling status": LabelingStatus.LEASED.value, "lease.until": {"$lte": now}}
-        for attempts, status in (
-            ({"$gte": ATTEMPTS}, LabelingStatus.UNCLEAR),
-            ({"$lt": ATTEMPTS}, LabelingStatus.IN_QUEUE),
+        for documents in (self._tasks, self._states):
+            # some servers of this protocol use an index only for a filter of exactly its fields
+            documents.create_index([("_id", ASCENDING), ("rev", ASCENDING)], unique=True)
+        for fields in (
+            ["Name dataset", "known", "Labeling status", "Reviewing status"],
+            ["Name dataset", "Labeling status", "since"],
+            ["select.batch"],
+            ["model.name", "event.time"],
+            ["final.at", "_id"],
+            ["sla.due"],
+            ["lease.owner"],
+            ["expires_at"],
         ):
-            self._tasks.update_many(
-                {**over, "attempts": attempts},
-                {"$set": {"Labeling status": status.value, "Labeler": "TBD", "lease": None}, "$inc": {"rev": 1}},
-            )
-
-    def _move(self, task_id: str, move: Callable[[LabelTask], tuple[LabelTask, T]]) -> T:
-        """Apply a pure move to the task as it is; again when someone else moved it meanwhile."""
-        while True:
-            before = self.get(task_id)
-            if before is None:
-                raise KeyError(f"no label task {task_id}")
-            after, outcome = move(before)
-            if after is before:
-                return outcome
-            with _told():
-                done = self._tasks.replace_one({"_id": task_id, "rev": before.rev}, document(after))
-            if done.matched_count:
-                return outcome
+            self._tasks.create_index([(field, ASCENDING) for field in fields])
+        self._indexed = True
 
 
-def _insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]) -> int:
-    """Insert those whose `_id` is new; returns how many were."""
+def _insert(collection: Documents, documents: Sequence[dict[str, Any]]) -> set[str]:
+    """Insert those whose `_id` is new; returns which."""
     if not documents:
-        return 0
+        return set()
+    ids = [each["_id"] for each in documents]
     try:
-        return len(collection.insert_many(documents, ordered=False).inserted_ids)
+        collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
         errors = error.details["writeErrors"]
         if any(e["code"] != _DUPLICATE for e in errors) or error.details["writeConcernErrors"]:
             raise
-        return len(documents) - len(errors)  # not `nInserted`, which mongo-java-server gets wrong
+        there = {e["index"] for e in errors}
+        return {name for i, name in enumerate(ids) if i not in there}
+    return set(ids)
+
+
+def _filter(wanted: Wanted) -> dict[str, Any]:
+    terms: dict[str, Any] = {
+        "Name dataset": wanted.dataset,
+        "select.batch": wanted.batch,
+        "model.name": wanted.model,
+        "lease.owner": wanted.owner,
+        "known": wanted.known,
+    }
+    asked = {name: value for name, value in terms.items() if value is not UNSET}
+    if wanted.statuses is not UNSET:
+        asked["Labeling status"] = {"$in": [status.value for status in wanted.statuses]}
+    if wanted.happened is not UNSET:
+        asked["event.time"] = {"$gte": wanted.happened[0], "$lte": wanted.happened[1]}
+    if wanted.arrived_by is not UNSET:
+        asked["since"] = {"$lte": wanted.arrived_by}
+    if wanted.final_from is not UNSET:
+        asked["final.at"] = {"$gte": wanted.final_from}
+    if wanted.due_by is not UNSET:
+        asked |= {"sla.due": {"$lte": wanted.due_by}, "sla.breached": False}
+    return asked
 
 
 @contextmanager

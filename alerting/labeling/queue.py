@@ -1,38 +1,62 @@
-"""The contract of the label queue.
+"""The label queue: what labelers, reviewers, labeling tools and the judge may ask of it.
 
 A task's life: In queue -> Leased -> (labels < `need`: In queue again, for others) -> Labeled | Agreed | Disagreed ->
-Done. Every time is handed in, so a queue has no clock.
+Done. The moves are in `moves`, the order of service in `desk`; here they are made, on any `Store`. Every time is handed
+in, so a queue has no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Protocol
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from statistics import median
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
+from alerting.labeling import agreement, moves
+from alerting.labeling.desk import FINAL, RESERVE, REVIEW, Desk, Entry, Shelves
+from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
+    Answer,
     Box,
     Draw,
+    EventRef,
+    Export,
     Known,
     LabelBatch,
+    LabelingStatus,
     LabelTask,
     Named,
     Opinion,
+    Outcome,
+    Place,
     Returned,
+    ReviewingStatus,
+    Select,
+    Turn,
     Value,
     Withdrawal,
+    bounded,
+    drawn_at,
+    returned,
+    task_id,
 )
 from alerting.outbox import Item
 
+T = TypeVar("T")
 
-class Outcome(StrEnum):
-    """What became of an answer, or of a review."""
-
-    ACCEPTED = "accepted"
-    LATE = "late"  # the lease had passed on: kept in the document, not used
+SLOW = 600.0  # seconds between looks that may read every document
+_SOON = 60.0  # seconds after which a move whose maker died is looked at again
+_TRUST = 60.0  # seconds that labelers' accuracies are believed
+_SEEN = 10_000  # labels that agreement is worked out of
+_CHUNK = 1_000  # documents of one look
+_DESK, _DATASETS = "desk/", "datasets"  # names of states
 
 
 class QueueError(Exception):
@@ -42,6 +66,64 @@ class QueueError(Exception):
     def __init__(self, message: str, *, retry: bool = True) -> None:
         super().__init__(message)
         self.retry = retry
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which documents: those that fit every field that is set."""
+
+    dataset: str | UnsetType = UNSET
+    statuses: tuple[LabelingStatus, ...] | UnsetType = UNSET
+    batch: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    happened: tuple[float, float] | UnsetType = UNSET  # event time, from and up to, both included
+    arrived_by: float | UnsetType = UNSET  # `since` at most
+    final_from: float | UnsetType = UNSET  # `final.at` at least
+    due_by: float | UnsetType = UNSET  # SLA not breached yet and due
+    owner: str | UnsetType = UNSET  # of the lease
+    known: bool | UnsetType = UNSET
+
+
+class Store(Protocol):
+    """Where documents are kept. Any thread, any number of processes; all may raise `QueueError`."""
+
+    def add(self, tasks: Sequence[LabelTask]) -> set[str]:
+        """Keep those whose id is not there yet; returns the ids of these."""
+
+    def add_batch(self, batch: LabelBatch) -> None:
+        """Unless it is there."""
+
+    def get(self, ids: Sequence[str]) -> list[LabelTask]:
+        """Those that are there, in any order."""
+
+    def get_batch(self, batch_id: str) -> LabelBatch | None: ...
+
+    def swap(self, task: LabelTask, rev: int) -> bool:
+        """Put it in the place of the one of this id and `rev`; False when that has moved on."""
+
+    def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
+        """The same."""
+
+    def find(self, wanted: Wanted, limit: int, *, newest: bool = False) -> list[LabelTask]:
+        """By the time of the final label, the oldest or the newest first; those without one by id."""
+
+    def census(self, dataset: str) -> Mapping[tuple[str, str], int]:
+        """Tasks that are no canaries by labeling and reviewing status."""
+
+    def remove(self, now: float) -> int:
+        """Delete documents whose `expires_at` has come; returns how many."""
+
+    def update(self, name: str, change: Callable[[bytes], tuple[bytes, T]]) -> T:
+        """Change a small state, empty at first, as if nobody else were there; `change` may be called again, and may
+        call `load` and `keep`."""
+
+    def load(self, name: str) -> bytes:
+        """A state as it is; empty when there is none."""
+
+    def keep(self, name: str, data: bytes) -> None: ...
+
+    def drop(self, name: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Labeler(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +151,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     asked: dict[str, int]  # labels asked for in this hour, day and month
     per_hour: float  # labels in the last hour
     hours_left: float | None  # until what is in the queue is labeled, at that rate; None: nobody labels
-    breached: int  # open tasks past their SLA
+    low: int  # ready tasks below which reserves are released, so that no labeler waits; 0: nobody labels
 
 
 class Tended(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,39 +160,149 @@ class Tended(msgspec.Struct, frozen=True, kw_only=True):
     over: int = 0  # leases that ran out
     released: int = 0  # tasks from reserve
     rechecks: int = 0
-    expired: int = 0
+    expired: int = 0  # or finished by the labels there were
+    breached: int = 0  # SLAs
     closed: int = 0  # batches
     removed: int = 0  # documents past their `expires_at`
 
 
-class LabelQueue(Protocol):
+class LabelQueue:
     """Keeps tasks and hands them out. Any thread, any number of processes; all may raise `QueueError`.
 
     KeyError for an unknown task; ValueError for a label that is not finite or too long. `now` and all times are UTC
     seconds of the clock.
     """
 
-    def put(self, tasks: Sequence[LabelTask], batch: LabelBatch) -> int:
+    def __init__(self, store: Store, rules: QueueRules) -> None:
+        self._store = store
+        self._doubts: dict[str, tuple[float, Desk]] = {}  # by dataset: when read, what was known of its labelers
+        self._admitted: set[str] = set()  # datasets that are known to be known
+        self._turn = 0  # of datasets, where a labeler does not name one
+        self.rules = rules
+
+    # -- what is put in
+
+    def put(self, tasks: Sequence[LabelTask], batch: LabelBatch, now: float) -> int:
         """Add those whose id is not there yet, and the batch; returns how many were new. Repeats change nothing.
 
         Tasks with the status In reserve wait until the queue runs low; they follow the others in rank and need `key`.
+        A whole draw that comes while more is ready than labelers do in three times the wait for the next is cut down
+        to its first ranks, which are a draw of their own; the rest joins the reserve.
         """
+        by_dataset: dict[str, list[LabelTask]] = {}
+        for task in tasks:
+            by_dataset.setdefault(task.dataset, []).append(moves.arrived(bounded(task), now, self.rules))
+        return sum(self._put(dataset, arrived, batch, now) for dataset, arrived in by_dataset.items())
 
-    def withdraw(self, withdrawal: Withdrawal) -> int:
+    def _put(self, dataset: str, tasks: list[LabelTask], batch: LabelBatch, now: float) -> int:
+        self._admit(dataset)
+        if self._store.get_batch(batch.id) is None:
+            batch, tasks = _thinned(batch, tasks, self._room(dataset))
+        self._store.add_batch(replace(batch, dataset=dataset))
+        added = self._store.add(tasks)
+        # one that was there already may have lost its place to a crash between the two
+        there = self._store.get([task.id for task in tasks if task.id not in added])
+        waiting = [task for task in (*(t for t in tasks if t.id in added), *there) if _waits(task)]
+        self._desk(dataset, partial(_enter, waiting, now if added else None))
+        return len(added)
+
+    def _room(self, dataset: str) -> int | None:
+        desk = self._peek(dataset)
+        return max(0, 3 * desk.low - desk.ready) if desk.low else None
+
+    def withdraw(self, withdrawal: Withdrawal, now: float) -> int:
         """Cancel the model's tasks of that span of event time that have no label yet; returns how many."""
+        wanted = Wanted(
+            model=withdrawal.model,
+            happened=(withdrawal.since, withdrawal.until),
+            statuses=(LabelingStatus.IN_QUEUE, LabelingStatus.IN_RESERVE, LabelingStatus.LEASED),
+            known=False,
+        )
+        cancelled = 0
+        while True:
+            found = self._store.find(wanted, _CHUNK)
+            changed = [self._move(task.id, now, lambda t: moves.cancelled(t, now, withdrawal.reason)) for task in found]
+            cancelled += sum(changed)
+            if len(found) < _CHUNK or not any(changed):
+                return cancelled
 
     def plant(self, known: Sequence[Known], now: float) -> int:
-        """Mix in items whose label is known; returns how many were new."""
+        """Mix in items whose label is known; returns how many were new. Each labeler meets each of them once."""
+        tasks = [_planted(item, now) for item in known]
+        added = self._store.add(tasks)
+        for dataset in {task.dataset for task in tasks}:
+            self._admit(dataset)
+            new = [task for task in tasks if task.dataset == dataset and task.id in added]
+            self._desk(dataset, partial(_enter, new, None))
+        return len(added)
+
+    # -- labelers
 
     def claim(self, labeler: str, now: float, lease_seconds: float, dataset: str | None = None) -> LabelTask | None:
         """The next task, leased to this labeler until `task.lease.until`; `task.lease.token` proves it.
 
-        Never one that the labeler labeled or skipped. A task whose lease ran out is free again within a second, or at
-        the next `tend`. None when nothing is ready, or the purse is empty. Show the labeler `asked(task)`, no more.
+        Never one that the labeler labeled or skipped. A task whose lease ran out is free again at once. None when
+        nothing is ready, or the purse is empty. Show the labeler `asked(task)`, no more.
         """
+        until = now + lease_seconds
+        shares = {
+            Turn.DRAWN: max(1.0 - self.rules.asked_share, 1e-3),
+            Turn.ASKED: max(self.rules.asked_share, 1e-3),
+            **({Turn.KNOWN: self.rules.known_share} if self.rules.known_share else {}),
+        }
+        caps = self.rules.purse.caps
+
+        def serve(desk: Desk, shelves: Shelves) -> tuple[list[str], str | None]:
+            over = desk.over(now)
+            desk.period.at(now)
+            if over or not desk.period.room(caps):
+                return over, None
+            return over, desk.serve(labeler, now, until, shares, shelves)
+
+        return self._serve(
+            dataset, now, serve, lambda task: moves.leased(task, labeler, secrets.token_hex(16), now, until)
+        )
+
+    def _serve(
+        self,
+        dataset: str | None,
+        now: float,
+        serve: Callable[[Desk, Shelves], tuple[list[str], str | None]],
+        lease: Callable[[LabelTask], LabelTask],
+    ) -> LabelTask | None:
+        """Of one dataset or of each in turn: what the desk names, as long as its document agrees."""
+        names = self.datasets() if dataset is None else [dataset]
+        self._turn += 1
+        for i in range(len(names)):
+            name = names[(self._turn + i) % len(names)]
+            while True:
+                over, found = self._desk(name, serve)
+                if found is not None:
+                    task = self._lease(found, lease)
+                    if task is not None:
+                        return task
+                    self._look_again(name, found, now)  # it was moved by somebody else meanwhile
+                elif over:
+                    for each in over:
+                        self._look_again(name, each, now)
+                else:
+                    break
+        return None
+
+    def _lease(self, name: str, lease: Callable[[LabelTask], LabelTask]) -> LabelTask | None:
+        while True:
+            before = self.get(name)
+            if before is None:
+                return None
+            after = lease(before)
+            if after is before:
+                return None
+            if self._store.swap(after, before.rev):
+                return after
 
     def extend(self, task_id: str, token: str, until: float) -> bool:
         """The lease is longer, unless it has passed on."""
+        return self._lease(task_id, lambda task: moves.extended(task, token, until)) is not None
 
     def submit(
         self,
@@ -127,14 +319,36 @@ class LabelQueue(Protocol):
         boxes: Sequence[Box] = (),
     ) -> Outcome:
         """Answer a leased task; the same token twice counts once."""
+        answer = Answer(
+            value=label, by=by, at=now, token=token, seconds=seconds, saw_prediction=saw_prediction, comment=comment,
+            attributes=tuple(attributes), boxes=tuple(boxes),
+        )  # fmt: skip
+        return self._answer(task_id, answer)
 
     def skip(self, task_id: str, token: str, by: str, now: float, reason: str = "") -> None:
         """Give a leased task back, never to be offered to `by` again; nothing happens when the lease has passed on."""
+        self._move(task_id, now, lambda task: moves.skipped(task, token, by, now, reason))
+
+    # -- reviewers
 
     def review_next(
         self, reviewer: str, now: float, lease_seconds: float, dataset: str | None = None
     ) -> LabelTask | None:
-        """The next task to review, leased; never one that the reviewer labeled."""
+        """The next task to review, leased; never one that the reviewer labeled. First those that labelers disagree
+        on."""
+        until = now + lease_seconds
+        caps = self.rules.purse.caps
+
+        def serve(desk: Desk, shelves: Shelves) -> tuple[list[str], str | None]:
+            over = desk.over(now)
+            desk.period.at(now)
+            if over or not desk.period.room(caps):
+                return over, None
+            return over, desk.serve_review(reviewer, now, until, shelves)
+
+        return self._serve(
+            dataset, now, serve, lambda task: moves.review_leased(task, reviewer, secrets.token_hex(16), until)
+        )
 
     def review(
         self, task_id: str, token: str, opinion: Opinion, by: str, now: float, value: Value = None, comment: str = ""
@@ -143,29 +357,109 @@ class LabelQueue(Protocol):
 
         To accept where labelers disagree takes their most frequent label.
         """
+        outcome = Outcome.LATE
 
-    def get(self, task_id: str) -> LabelTask | None: ...
+        def review(task: LabelTask) -> LabelTask:
+            nonlocal outcome
+            after, outcome = moves.reviewed(task, token, opinion, by, now, value, comment)
+            return after
 
-    def batch(self, batch_id: str) -> LabelBatch | None: ...
+        self._move(task_id, now, review, answered=True)
+        return outcome
 
-    def progress(self, dataset: str, now: float) -> Progress:
-        """Counts and agreement of a dataset; the latter over its last 10,000 labels. Reads much: not for each label."""
+    # -- looking
+
+    def get(self, task_id: str) -> LabelTask | None:
+        return next(iter(self._store.get([task_id])), None)
+
+    def batch(self, batch_id: str) -> LabelBatch | None:
+        return self._store.get_batch(batch_id)
 
     def datasets(self) -> list[str]:
         """Names, in order."""
+        data = self._store.load(_DATASETS)
+        return msgspec.msgpack.decode(data, type=list[str]) if data else []
+
+    def _admit(self, dataset: str) -> None:
+        """A dataset may be new."""
+
+        def named(data: bytes) -> tuple[bytes, None]:
+            names = set(msgspec.msgpack.decode(data, type=list[str])) if data else set[str]()
+            return msgspec.msgpack.encode(sorted(names | {dataset})), None
+
+        if dataset not in self._admitted:
+            self._store.update(_DATASETS, named)
+            self._admitted.add(dataset)
 
     def labeled_since(self, time: float, limit: int = 1000, dataset: str | None = None) -> list[LabelTask]:
         """With a final label of `time` (UTC seconds) or later, oldest first; go on from the last one's `final.at`.
         Canaries are not among them."""
+        wanted = Wanted(final_from=time, known=False, dataset=UNSET if dataset is None else dataset)
+        return self._store.find(wanted, limit)
+
+    def progress(self, dataset: str, now: float) -> Progress:
+        """Counts and agreement of a dataset; the latter over its last 10,000 labels. Reads much: not for each label."""
+        desk = self._peek(dataset)
+        census = self._store.census(dataset)
+        counts, reviews = Counter[str](), Counter[str]()
+        for (labeling, reviewing), n in census.items():
+            counts[labeling] += n
+            reviews[reviewing] += n
+        seen = self._labels(dataset)
+        units = [[a.value for a in votes] for task, votes in seen if not task.known]
+        waiting = desk.ready + counts[LabelingStatus.LEASED]
+        rate = desk.rate(now)
+        desk.period.at(now)
+        period = desk.period
+        return Progress(
+            dataset=dataset,
+            counts=dict(counts),
+            reviews=dict(reviews),
+            labelers=_labelers(seen),
+            agreement=agreement.raw(units),
+            alpha=agreement.alpha(units),
+            class_alpha=agreement.class_alpha(units),
+            asked={"hour": period.in_hour, "day": period.in_day, "month": period.in_month},
+            per_hour=rate,
+            hours_left=waiting / rate if rate else None,
+            low=desk.low,
+        )
+
+    def _labels(self, dataset: str) -> list[tuple[LabelTask, list[Answer]]]:
+        finals = self._store.find(Wanted(dataset=dataset, final_from=0.0), _SEEN, newest=True)
+        known = self._store.find(Wanted(dataset=dataset, known=True), _SEEN)
+        return [(task, [a for a in task.labels if not a.late]) for task in (*finals, *known)]
+
+    # -- the way back to the daemon
 
     def finals(self, limit: int) -> list[Returned]:
         """Final labels that were not acknowledged, or have changed since. Canaries are not among them."""
+        found: list[Returned] = []
+        for dataset in self.datasets():
+            if len(found) >= limit:
+                break
+            want = limit - len(found)
+            entries = self._desk(dataset, lambda desk, shelves: desk.line(FINAL).some(want, shelves))  # noqa: B023
+            found += [returned(task) for task in self._store.get([entry.id for entry in entries]) if task.final]
+        return found
 
-    def acknowledge(self, returned: Sequence[Returned]) -> None:
+    def acknowledge(self, finals: Sequence[Returned]) -> None:
         """These were taken over; one that changed meanwhile (`rev`) comes again."""
+        revisions = {final.task: final.rev for final in finals}
+
+        def leave(desk: Desk, shelves: Shelves) -> None:
+            line = desk.line(FINAL)
+            line.leave(e.id for e in line.some(len(revisions), shelves) if e.at <= revisions.get(e.id, -1))
+
+        for dataset in {task.dataset for task in self._store.get(list(revisions))}:
+            self._desk(dataset, leave)
 
     def used(self, task_ids: Sequence[str], label_set: str, *, evaluation: bool = False) -> None:
         """These labels are in a label set that a model was trained on, or judged by. Twice is once."""
+        for name in task_ids:
+            self._lease(name, lambda task: moves.used(task, label_set, evaluation=evaluation))
+
+    # -- labeling tools
 
     def export_pending(
         self, tool: str, project: str, limit: int, now: float, lease_seconds: float, dataset: str | None = None
@@ -175,9 +469,25 @@ class LabelQueue(Protocol):
         First those that were given out before and never reported by `exported`: the tool may have them or not. Hand
         over `asked(task)`, no more: canaries are among them.
         """
+        export, owner = Export(tool, project, now), _owner(tool)
+        leased = self._store.find(Wanted(owner=owner, dataset=UNSET if dataset is None else dataset), _SEEN)
+        pending = [t for t in leased if t.export is None or (t.export.project == project and not t.export.acked)]
+        while len(pending) < limit and (task := self.claim(owner, now, lease_seconds, dataset)) is not None:
+            marked = self._lease(task.id, lambda task: moves.exported(task, export))
+            pending.append(marked or task)
+        return pending[:limit]
 
     def exported(self, tool: str, tasks: Mapping[str, str], now: float, uri: str = "") -> None:
-        """The tool has these tasks, by its own names: {our id: the tool's}."""
+        """The tool has these tasks, by its own names: {our id: the tool's}. Those not leased to it are passed over."""
+
+        def acked(task: LabelTask, theirs: str) -> LabelTask:
+            given = task.export
+            if given is None or given.tool != tool or (given.acked and given.task == theirs):
+                return task
+            return moves.exported(task, replace(given, at=now, task=theirs, uri=uri, acked=True))
+
+        for name, theirs in tasks.items():
+            self._lease(name, partial(acked, theirs=theirs))
 
     def answer_from_tool(
         self,
@@ -199,26 +509,366 @@ class LabelQueue(Protocol):
         An annotation that came before with an older `updated_at` (compared as text: ISO 8601 in UTC, or padded) is
         replaced, and what follows from it worked out anew.
         """
+        answer = Answer(
+            value=value, by=by, at=at, token=f"{tool}|{annotation_id}", seconds=seconds, comment=comment,
+            attributes=tuple(attributes), boxes=tuple(boxes), updated=updated_at,
+        )  # fmt: skip
+        return self._answer(task_id, answer, _owner(tool))
 
     def skip_from_tool(self, task_id: str, tool: str, by: str, at: float, reason: str = "") -> None:
         """The tool's labeler could not tell. Twice by one labeler is once."""
+        self._move(task_id, at, lambda task: moves.skipped(task, "", by, at, reason, owner=_owner(tool)))
 
     def retract_from_tool(self, task_id: str, tool: str, annotation_id: str, at: float) -> None:
-        """The annotation was deleted in the tool: its label counts no more."""
+        """The annotation was deleted in the tool: its label counts no more, and the task is asked for again."""
+        self._move(task_id, at, lambda task: moves.retracted(task, f"{tool}|{annotation_id}", at))
+
+    # -- what time does
 
     def tend(self, now: float) -> Tended:
-        """What time does: leases run out, batches close, reserves are released, old documents go. Call it every few
-        seconds, from one process or several."""
+        """Leases run out, tasks expire, reserves are released, old documents go. Call it every few seconds, from one
+        process or several."""
+        done = Counter[str]()
+        for name in self.datasets():
+            desk = self._peek(name)
+            for each in desk.over(now):
+                done["over"] += self._look_again(name, each, now)
+            done += self._fill(name, now)
+            if now - desk.looked >= SLOW:
+                done += self._look_at_all(name, now)
+        return Tended(**done)
 
-    def close(self) -> None: ...
+    def _fill(self, name: str, now: float) -> Counter[str]:
+        """Never starve: from the reserve, then what is labeled already."""
+        done = Counter[str]()
+
+        def short(desk: Desk, shelves: Shelves) -> tuple[int, list[str]]:
+            desk.low = desk.demand(now)
+            missing = desk.low - desk.ready
+            released = [e.id for e in desk.line(RESERVE).some(missing, shelves)] if missing > 0 else []
+            desk.line(RESERVE).leave(released)
+            for each in released:
+                desk.watch(each, now + _SOON)
+            return missing - len(released) - len(desk.line(Turn.RECHECK)), released
+
+        missing, released = self._desk(name, short)
+        self._release(released, now)
+        done["released"] = len(released)
+        if missing > 0 and self.rules.recheck and self._peek(name).active(now) > 1:
+            done["rechecks"] = self._recheck(name, missing, now)
+        return done
+
+    def _release(self, names: Sequence[str], now: float) -> None:
+        """From the reserve into the queue; the probabilities of all of the batch first, so that no label comes back
+        with one that was true before."""
+        tasks = self._store.get(names)
+        for batch_id in {task.select.batch for task in tasks}:
+            drawn = [t for t in self._store.find(Wanted(batch=batch_id), _SEEN) if t.select.key is not None]
+            going = {task.id for task in tasks}
+            waiting = [t for t in drawn if t.labeling_status is LabelingStatus.IN_RESERVE and t.id not in going]
+            batch = self._store.get_batch(batch_id)
+            if batch is None:
+                continue
+            tau = min((t.select.key for t in waiting if t.select.key is not None), default=batch.beyond)
+            n = len(drawn) - len(waiting)
+            for task in drawn:
+                if task not in waiting:
+                    self._move(task.id, now, lambda t: moves.reweighed(t, tau))  # noqa: B023
+            changed = replace(batch, n=n, reserve=len(waiting), tau=tau, rev=batch.rev + 1)
+            self._store.swap_batch(changed, batch.rev)
+        for task in tasks:
+            self._move(task.id, now, lambda t: moves.released(t, now))
+
+    def _recheck(self, name: str, missing: int, now: float) -> int:
+        done = self._store.find(
+            Wanted(dataset=name, statuses=(LabelingStatus.DONE,), final_from=0.0, known=False), _CHUNK, newest=True
+        )
+        once = [task for task in done if sum(not a.late for a in task.labels) < self.rules.most_labels]
+        once.sort(key=lambda task: (1.0 if task.agreement is None else task.agreement.raw, len(task.labels)))
+        return sum(self._move(task.id, now, lambda t: moves.rechecked(t, now)) for task in once[:missing])
+
+    def _look_at_all(self, name: str, now: float) -> Counter[str]:
+        """What only the documents tell."""
+        done = Counter[str]()
+        waiting = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
+        old = Wanted(dataset=name, arrived_by=now - self.rules.open_for, statuses=waiting, known=False)
+        for task in self._store.find(old, _CHUNK):
+            done["expired"] += self._move(task.id, now, lambda t: moves.closed(t, now, self.rules))
+            batch = self._store.get_batch(task.select.batch)
+            if batch is not None and not batch.closed:
+                done["closed"] += self._store.swap_batch(replace(batch, closed=True, rev=batch.rev + 1), batch.rev)
+        for task in self._store.find(Wanted(dataset=name, due_by=now), _CHUNK):
+            done["breached"] += self._move(task.id, now, lambda t: moves.breached(t, now))
+        done["removed"] = self._store.remove(now)
+        seen = self._labels(name)
+        skills = agreement.skills(*_evidence(seen))
+        classes = {agreement.word(a.value) for _, votes in seen for a in votes}
+
+        def looked(desk: Desk, _: Shelves) -> None:
+            desk.looked = now
+            desk.accuracy = {by: skill.accuracy for by, skill in skills.items() if skill.checked >= agreement.ENOUGH}
+            desk.classes = max(2, len(classes))
+
+        self._desk(name, looked)
+        return done
+
+    def close(self) -> None:
+        self._store.close()
+
+    # -- how a move is made
+
+    def _answer(self, name: str, answer: Answer, owner: str = "") -> Outcome:
+        outcome = Outcome.LATE
+
+        def give(task: LabelTask) -> LabelTask:
+            nonlocal outcome
+            doubt = self._doubt(task.dataset, answer.at)
+            after, outcome = moves.answered(task, answer, self.rules, doubt, owner=owner)
+            return after
+
+        self._move(name, answer.at, give, answered=True)
+        return outcome
+
+    def _doubt(self, dataset: str, now: float) -> Callable[[Sequence[Answer]], bool]:
+        """Whether the vote of some answers is less than sure."""
+        read, desk = self._doubts.get(dataset, (float("-inf"), Desk()))
+        if abs(now - read) > _TRUST:
+            desk = self._peek(dataset)
+            self._doubts[dataset] = now, desk
+
+        def doubtful(votes: Sequence[Answer]) -> bool:
+            if agreement.measured(a.value for a in votes):
+                return False
+            said = [(a.by, a.value) for a in votes]
+            return agreement.posterior(said, desk.accuracy, desk.classes) < self.rules.sure
+
+        return doubtful
+
+    def _move(self, name: str, now: float, move: Callable[[LabelTask], LabelTask], *, answered: bool = False) -> bool:
+        """Apply a pure move to the task as it is, again when someone else moved it meanwhile, and tell the desk; False
+        when there was nothing to do."""
+        while True:
+            before = self.get(name)
+            if before is None:
+                raise KeyError(f"no label task {name}")
+            after = moves.kept(move(before), self.rules)
+            if after.rev == before.rev:
+                return False
+            moved = _stands(before) != _stands(after)
+            if moved and before.lease is None:
+                self._desk(before.dataset, lambda desk, _: desk.watch(name, now + _SOON))
+            if self._store.swap(after, before.rev):
+                if moved:
+                    self._desk(after.dataset, partial(_settle, after, now, answered))
+                return True
+
+    def _look_again(self, dataset: str, name: str, now: float) -> bool:
+        """At a task that was taken: its lease ran out, or its move was left half done; whether it was the former."""
+        before = self.get(name)
+        if before is None:
+            self._desk(dataset, lambda desk, _: desk.settle(name, now, answered=False))
+            return False
+        if before.lease is not None and before.lease.until > now:  # it was extended
+            lease = before.lease
+            self._desk(dataset, lambda desk, _: desk.extend(name, lease.until))
+            return False
+        if before.lease is not None:
+            return self._move(name, now, lambda task: moves.over(task, now))
+        self._desk(dataset, partial(_settle, before, now, False))
+        return False
+
+    def _peek(self, dataset: str) -> Desk:
+        data = self._store.load(_DESK + dataset)
+        return msgspec.msgpack.decode(data, type=Desk) if data else Desk()
+
+    def _desk(self, dataset: str, change: Callable[[Desk, Shelves], T]) -> T:
+        """Change the dataset's desk as if nobody else were there."""
+        shelves = _Kept(self._store, dataset)
+
+        def changed(data: bytes) -> tuple[bytes, T]:
+            shelves.undo()
+            desk = msgspec.msgpack.decode(data, type=Desk) if data else Desk()
+            result = change(desk, shelves)
+            desk.tidy(shelves)
+            return msgspec.msgpack.encode(desk), result
+
+        result = self._store.update(_DESK + dataset, changed)
+        shelves.done()
+        return result
+
+
+class _Kept:
+    """Shelves in a store. Those that were fetched go only once the desk that no longer names them is saved."""
+
+    def __init__(self, store: Store, dataset: str) -> None:
+        self._store, self._prefix = store, f"shelf/{dataset}/"
+        self._kept: list[str] = []
+        self._fetched: list[str] = []
+
+    def load(self, name: str) -> list[Entry]:
+        data = self._store.load(name)
+        self._fetched.append(name)
+        return msgspec.msgpack.decode(data, type=list[Entry]) if data else []
+
+    def keep(self, entries: list[Entry]) -> str:
+        name = self._prefix + secrets.token_hex(8)
+        self._store.keep(name, msgspec.msgpack.encode(entries))
+        self._kept.append(name)
+        return name
+
+    def undo(self) -> None:
+        """The desk was not saved: somebody else came first."""
+        self._drop(self._kept)
+        self._kept, self._fetched = [], []
+
+    def done(self) -> None:
+        """The desk was saved."""
+        self._drop(self._fetched)
+
+    def _drop(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._store.drop(name)
+
+
+def _entries(task: LabelTask) -> dict[str, Entry]:
+    """Where a task waits, by line."""
+    places: dict[str, Entry] = {}
+    if task.labeling_status is LabelingStatus.IN_QUEUE:
+        places[task.place.turn] = Entry(task.place.order, task.since, task.id, moves.barred(task))
+    if task.labeling_status is LabelingStatus.IN_RESERVE:  # the newest draw is released first, by rank
+        places[RESERVE] = Entry(-task.since, float(task.select.rank), task.id)
+    if task.reviewing_status is ReviewingStatus.TO_REVIEW:  # first those that are not done without it
+        places[REVIEW] = Entry(float(task.labeling_status.terminal), task.since, task.id, moves.barred(task))
+    if task.labeling_status is LabelingStatus.DONE and task.final is not None and not task.known:
+        places[FINAL] = Entry(task.final.at, float(task.rev), task.id)
+    return places
+
+
+def _stands(task: LabelTask) -> tuple[Any, ...]:
+    """All of a task that a desk knows of."""
+    return (
+        task.labeling_status, task.reviewing_status, task.lease is None, task.place, moves.barred(task),
+        task.final, task.final and task.select.pi,
+    )  # fmt: skip
+
+
+def _waits(task: LabelTask) -> bool:
+    return task.labeling_status in (LabelingStatus.IN_QUEUE, LabelingStatus.IN_RESERVE)
+
+
+def _enter(tasks: Sequence[LabelTask], drawn: float | None, desk: Desk, _: Shelves) -> None:
+    lines: dict[str, list[Entry]] = {}
+    for task in tasks:
+        if task.id not in desk.taken:
+            for line, entry in _entries(task).items():
+                lines.setdefault(line, []).append(entry)
+    for line, entries in lines.items():
+        desk.line(line).enter(entries)
+    if drawn is not None:
+        desk.put(drawn)
+
+
+def _settle(task: LabelTask, now: float, answered: bool, desk: Desk, _: Shelves) -> None:
+    desk.settle(task.id, now, answered=answered)
+    places = _entries(task)
+    for name, line in desk.lines.items():
+        if name not in places:
+            line.leave([task.id])
+    for name, entry in places.items():
+        desk.line(name).enter([entry])
+
+
+def _thinned(batch: LabelBatch, tasks: list[LabelTask], room: int | None) -> tuple[LabelBatch, list[LabelTask]]:
+    """A whole draw of which no more than `room` tasks of the random part are asked for; the others join its reserve."""
+    drawn = [t for t in tasks if t.place.turn is Turn.DRAWN and t.labeling_status is LabelingStatus.IN_QUEUE]
+    if room is None or len(drawn) <= room or len(drawn) != batch.n or any(t.select.key is None for t in drawn):
+        return batch, tasks
+    drawn.sort(key=lambda task: task.select.rank)
+    tau, held_back = drawn[room].select.key, {task.id for task in drawn[room:]}
+    thinner = replace(batch, n=room, reserve=batch.reserve + len(held_back), tau=tau, beyond=batch.beyond or batch.tau)
+    kept = [
+        replace(task, labeling_status=LabelingStatus.IN_RESERVE)
+        if task.id in held_back
+        else moves.reweighed(task, tau)
+        if task.place.turn is Turn.DRAWN and _waits(task)
+        else task
+        for task in tasks
+    ]
+    return thinner, kept
+
+
+def _planted(item: Known, now: float) -> LabelTask:
+    name = task_id(item.dataset, "known", item.event)
+    task = LabelTask(
+        id=name,
+        dataset=item.dataset,
+        date=drawn_at(now),
+        event=EventRef(item.event),
+        model=item.model,
+        prediction=item.prediction,
+        select=Select("known", "known", "", None),
+        reason="drawn",
+        inputs=item.inputs,
+        uri=item.uri,
+        picture=item.picture,
+        since=now,
+        place=Place(Turn.KNOWN, float(int(name[:8], 16))),
+        need=moves.LABELS,
+        known=True,
+        truth=item.truth,
+    )
+    return bounded(task)
+
+
+def _owner(tool: str) -> str:
+    return f"tool {tool}"
+
+
+def _evidence(
+    seen: Iterable[tuple[LabelTask, list[Answer]]],
+) -> tuple[list[list[tuple[str, Value]]], list[tuple[str, bool]]]:
+    """What tells of labelers' accuracy: labels of one task, and of tasks whose label is known."""
+    units: list[list[tuple[str, Value]]] = []
+    known: list[tuple[str, bool]] = []
+    for task, votes in seen:
+        if task.known:
+            known += [(a.by, agreement.word(a.value) == agreement.word(task.truth)) for a in votes]
+        else:
+            units.append([(a.by, a.value) for a in votes])
+    return units, known
+
+
+def _labelers(seen: Sequence[tuple[LabelTask, list[Answer]]]) -> tuple[Labeler, ...]:
+    units, known = _evidence(seen)
+    skills = agreement.skills(units, known)
+    labels = Counter(by for unit in units for by, _ in unit)
+    overlaps = Counter(by for unit in units if len(unit) > 1 for by, _ in unit)
+    met, right = Counter(by for by, _ in known), Counter(by for by, fine in known if fine)
+    took: dict[str, list[float]] = {}
+    for _, votes in seen:
+        for a in votes:
+            if a.seconds is not None:
+                took.setdefault(a.by, []).append(a.seconds)
+    return tuple(
+        Labeler(
+            name=by,
+            labels=labels[by],
+            seconds=median(took[by]) if by in took else None,
+            known=met[by],
+            known_right=right[by],
+            overlaps=overlaps[by],
+            accuracy=skills[by].accuracy if by in skills and skills[by].checked >= agreement.ENOUGH else None,
+        )
+        for by in sorted({*labels, *met})
+    )
 
 
 class QueueSink:
     """A queue as a destination of the outbox, whose items are draws and withdrawals. A draw that is in pieces is put
     together again, so a hundred items of one task each cost as much as one of a hundred."""
 
-    def __init__(self, queue: LabelQueue) -> None:
-        self._queue = queue
+    def __init__(self, queue: LabelQueue, clock: Callable[[], float]) -> None:
+        self._queue, self._clock = queue, clock
 
     def send(self, items: Sequence[Item]) -> None:
         batches: dict[str, LabelBatch] = {}
@@ -233,9 +883,9 @@ class QueueSink:
                     withdrawals.append(withdrawal)
         try:
             for name, batch in batches.items():
-                self._queue.put(tasks[name], batch)
+                self._queue.put(tasks[name], batch, self._clock())
             for withdrawal in withdrawals:
-                self._queue.withdraw(withdrawal)
+                self._queue.withdraw(withdrawal, self._clock())
         except QueueError as error:
             raise Undelivered(str(error), retry=error.retry) from error
 

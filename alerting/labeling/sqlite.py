@@ -1,44 +1,58 @@
 """The label queue in one SQLite file: the embedded default.
 
-Every move is a transaction that takes the write lock first, so threads and processes cannot lease the same task.
+Every change is a transaction that takes the write lock first, so threads and processes come one after the other.
 """
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from alerting.labeling.moves import answered, leased, returned, skipped
-from alerting.labeling.queue import Outcome, QueueError
-from alerting.labeling.task import LabelBatch, LabelingStatus, LabelTask, Value, bounded
+from alerting.labeling.queue import QueueError, Wanted
+from alerting.labeling.task import LabelBatch, LabelTask
+
+T = TypeVar("T")
 
 _BUSY = 10.0  # seconds to wait for another process's transaction; one takes milliseconds
 
-# The document is the truth; the columns beside it repeat what is searched and ordered by.
+# The document is the truth; the columns beside it repeat what is searched by.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
-    id TEXT PRIMARY KEY, status TEXT NOT NULL, priority REAL NOT NULL, drawn REAL NOT NULL, rank INTEGER NOT NULL,
-    until REAL, labeled_at REAL, document BLOB NOT NULL
+CREATE TABLE IF NOT EXISTS label_tasks (
+    id TEXT PRIMARY KEY, rev INTEGER NOT NULL, dataset TEXT NOT NULL, status TEXT NOT NULL, review TEXT NOT NULL,
+    batch TEXT NOT NULL, model TEXT NOT NULL, happened REAL, since REAL NOT NULL, final_at REAL, due REAL, owner TEXT,
+    known INTEGER NOT NULL, expires_at REAL, document BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS served ON tasks (status, priority DESC, drawn, rank, id);
-CREATE INDEX IF NOT EXISTS leases ON tasks (until) WHERE until IS NOT NULL;
-CREATE INDEX IF NOT EXISTS answers ON tasks (labeled_at) WHERE labeled_at IS NOT NULL;
-CREATE TABLE IF NOT EXISTS skips (task TEXT NOT NULL, labeler TEXT NOT NULL, PRIMARY KEY (task, labeler)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS task_states ON label_tasks (dataset, known, status, review);
+CREATE INDEX IF NOT EXISTS task_ages ON label_tasks (dataset, status, since);
+CREATE INDEX IF NOT EXISTS task_batches ON label_tasks (batch);
+CREATE INDEX IF NOT EXISTS task_events ON label_tasks (model, happened);
+CREATE INDEX IF NOT EXISTS task_finals ON label_tasks (final_at) WHERE final_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS task_dues ON label_tasks (due) WHERE due IS NOT NULL;
+CREATE INDEX IF NOT EXISTS task_owners ON label_tasks (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS task_ends ON label_tasks (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS label_batches (id TEXT PRIMARY KEY, rev INTEGER NOT NULL, document BLOB NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS label_states (name TEXT PRIMARY KEY, data BLOB NOT NULL);
+"""
+_INSERT = "INSERT OR IGNORE INTO label_tasks VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_UPDATE = """
+UPDATE label_tasks SET rev=?, dataset=?, status=?, review=?, batch=?, model=?, happened=?, since=?, final_at=?, due=?,
+    owner=?, known=?, expires_at=?, document=? WHERE id=? AND rev=?
 """
 
 
-class SqliteLabelQueue:
-    """An opened `SqliteQueue`: one connection, one lock. See `LabelQueue`."""
+class SqliteStore:
+    """An opened `SqliteQueue`: one connection, one lock. See `Store`."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a change of a state may load and keep others
         with _told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
@@ -46,69 +60,87 @@ class SqliteLabelQueue:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
 
-    def put(self, tasks: Sequence[LabelTask], batch: LabelBatch) -> int:
-        rows = [_row(bounded(task)) for task in tasks]
-        with self._move() as db:
-            before = db.total_changes
-            db.executemany("INSERT OR IGNORE INTO tasks VALUES (?,?,?,?,?,?,?,?)", rows)
-            new = db.total_changes - before
-            db.execute("INSERT OR IGNORE INTO batches VALUES (?,?)", (batch.id, msgspec.json.encode(batch)))
-            return new
+    def add(self, tasks: Sequence[LabelTask]) -> set[str]:
+        new: set[str] = set()
+        with self._change() as db:
+            for task in tasks:
+                if db.execute(_INSERT, (task.id, *_row(task))).rowcount:
+                    new.add(task.id)
+        return new
 
-    def claim(self, labeler: str, now: float, lease_seconds: float) -> LabelTask | None:
-        with self._move() as db:
-            for (document,) in db.execute("SELECT document FROM tasks WHERE until <= ?", (now,)).fetchall():
-                _store(db, returned(_task(document)))
-            found = db.execute(
-                "SELECT document FROM tasks WHERE status = ?"
-                " AND NOT EXISTS (SELECT 1 FROM skips WHERE task = tasks.id AND labeler = ?)"
-                " ORDER BY priority DESC, drawn, rank, id LIMIT 1",
-                (LabelingStatus.IN_QUEUE, labeler),
-            ).fetchone()
-            if found is None:
-                return None
-            task = leased(_task(found[0]), labeler, secrets.token_hex(16), now + lease_seconds)
-            _store(db, task)
-            return task
+    def add_batch(self, batch: LabelBatch) -> None:
+        with self._change() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO label_batches VALUES (?,?,?)", (batch.id, batch.rev, msgspec.json.encode(batch))
+            )
 
-    def submit(self, task_id: str, token: str, label: Value, by: str, now: float) -> Outcome:
-        with self._move() as db:
-            task, outcome = answered(_find(db, task_id), token, label, by, now)
-            _store(db, task)
-            return outcome
+    def get(self, ids: Sequence[str]) -> list[LabelTask]:
+        return self._tasks(
+            "SELECT document FROM label_tasks WHERE id IN (SELECT value FROM json_each(?))",
+            [msgspec.json.encode(ids).decode()],
+        )
 
-    def skip(self, task_id: str, token: str, by: str, now: float, reason: str = "") -> None:
-        with self._move() as db:
-            before = _find(db, task_id)
-            task = skipped(before, token, by, now, reason)
-            if task is not before:
-                _store(db, task)
-                db.execute("INSERT OR IGNORE INTO skips VALUES (?,?)", (task_id, by))
-
-    def get(self, task_id: str) -> LabelTask | None:
+    def get_batch(self, batch_id: str) -> LabelBatch | None:
         with self._look() as db:
-            found = db.execute("SELECT document FROM tasks WHERE id = ?", (task_id,)).fetchone()
-        return _task(found[0]) if found else None
-
-    def batch(self, batch_id: str) -> LabelBatch | None:
-        with self._look() as db:
-            found = db.execute("SELECT document FROM batches WHERE id = ?", (batch_id,)).fetchone()
+            found = db.execute("SELECT document FROM label_batches WHERE id = ?", (batch_id,)).fetchone()
         return msgspec.json.decode(found[0], type=LabelBatch) if found else None
 
-    def counts(self) -> dict[str, int]:
-        with self._look() as db:
-            return dict(db.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall())
+    def swap(self, task: LabelTask, rev: int) -> bool:
+        with self._change() as db:
+            return db.execute(_UPDATE, (*_row(task), task.id, rev)).rowcount == 1
 
-    def labeled_since(self, time: float, limit: int = 1000) -> list[LabelTask]:
+    def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
+        with self._change() as db:
+            row = (batch.rev, msgspec.json.encode(batch), batch.id, rev)
+            return db.execute("UPDATE label_batches SET rev=?, document=? WHERE id=? AND rev=?", row).rowcount == 1
+
+    def find(self, wanted: Wanted, limit: int, *, newest: bool = False) -> list[LabelTask]:
+        terms, values = _where(wanted)
+        order = "DESC" if newest else "ASC"
+        statement = f"SELECT document FROM label_tasks WHERE {terms} ORDER BY final_at {order}, id LIMIT ?"  # noqa: S608
+        return self._tasks(statement, [*values, limit])
+
+    def census(self, dataset: str) -> Mapping[tuple[str, str], int]:
         with self._look() as db:
             found = db.execute(
-                "SELECT document FROM tasks WHERE labeled_at >= ? ORDER BY labeled_at, id LIMIT ?", (time, limit)
+                "SELECT status, review, count(*) FROM label_tasks WHERE dataset = ? AND known = 0 GROUP BY 1, 2",
+                (dataset,),
             ).fetchall()
-        return [_task(document) for (document,) in found]
+        return {(status, review): count for status, review, count in found}
+
+    def remove(self, now: float) -> int:
+        with self._change() as db:
+            return db.execute("DELETE FROM label_tasks WHERE expires_at <= ?", (now,)).rowcount
+
+    def update(self, name: str, change: Callable[[bytes], tuple[bytes, T]]) -> T:
+        with self._change() as db:
+            found = self.load(name)
+            data, result = change(found)
+            if data != found:
+                db.execute("REPLACE INTO label_states VALUES (?,?)", (name, data))
+            return result
+
+    def load(self, name: str) -> bytes:
+        with self._look() as db:
+            found = db.execute("SELECT data FROM label_states WHERE name = ?", (name,)).fetchone()
+        return found[0] if found else b""
+
+    def keep(self, name: str, data: bytes) -> None:
+        with self._change() as db:
+            db.execute("REPLACE INTO label_states VALUES (?,?)", (name, data))
+
+    def drop(self, name: str) -> None:
+        with self._change() as db:
+            db.execute("DELETE FROM label_states WHERE name = ?", (name,))
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _tasks(self, statement: str, values: Sequence[Any]) -> list[LabelTask]:
+        with self._look() as db:
+            found = db.execute(statement, values).fetchall()
+        return [msgspec.json.decode(document, type=LabelTask) for (document,) in found]
 
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
@@ -116,8 +148,11 @@ class SqliteLabelQueue:
             yield self._db
 
     @contextmanager
-    def _move(self) -> Iterator[sqlite3.Connection]:
+    def _change(self) -> Iterator[sqlite3.Connection]:
         with self._look() as db:
+            if db.in_transaction:
+                yield db
+                return
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -135,29 +170,39 @@ def _told() -> Iterator[None]:
         raise QueueError(f"label queue file: {error}") from error
 
 
-def _task(document: bytes) -> LabelTask:
-    return msgspec.json.decode(document, type=LabelTask)
-
-
-def _find(db: sqlite3.Connection, task_id: str) -> LabelTask:
-    found = db.execute("SELECT document FROM tasks WHERE id = ?", (task_id,)).fetchone()
-    if found is None:
-        raise KeyError(f"no label task {task_id}")
-    return _task(found[0])
-
-
-def _row(task: LabelTask) -> tuple[str, str, float, float, int, float | None, float | None, bytes]:
+def _row(task: LabelTask) -> tuple[Any, ...]:
     return (
-        task.id,
+        task.rev,
+        task.dataset,
         task.labeling_status,
-        task.priority,
-        task.date.timestamp(),
-        task.select.rank,
-        task.lease.until if task.lease else None,
+        task.reviewing_status,
+        task.select.batch,
+        task.model.name,
+        task.event.time,
+        task.since,
         task.final.at if task.final else None,
+        task.sla.due if task.sla and not task.sla.breached else None,
+        task.lease.owner if task.lease else None,
+        task.known,
+        task.expires_at,
         msgspec.json.encode(task),
     )
 
 
-def _store(db: sqlite3.Connection, task: LabelTask) -> None:
-    db.execute("REPLACE INTO tasks VALUES (?,?,?,?,?,?,?,?)", _row(task))
+def _where(wanted: Wanted) -> tuple[str, list[Any]]:
+    terms = {
+        "dataset = ?": wanted.dataset,
+        "batch = ?": wanted.batch,
+        "model = ?": wanted.model,
+        "since <= ?": wanted.arrived_by,
+        "final_at >= ?": wanted.final_from,
+        "due <= ?": wanted.due_by,
+        "owner = ?": wanted.owner,
+        "known = ?": wanted.known,
+    }
+    asked = {term: [value] for term, value in terms.items() if value is not UNSET}
+    if wanted.statuses is not UNSET:
+        asked[f"status IN ({','.join('?' * len(wanted.statuses))})"] = [*wanted.statuses]
+    if wanted.happened is not UNSET:
+        asked["happened BETWEEN ? AND ?"] = [*wanted.happened]
+    return " AND ".join(asked) or "1", [value for values in asked.values() for value in values]

@@ -81,6 +81,13 @@ class Opinion(StrEnum):
     SEND_BACK = "send back"
 
 
+class Outcome(StrEnum):
+    """What became of an answer, or of a review."""
+
+    ACCEPTED = "accepted"
+    LATE = "late"  # the lease had passed on: kept in the document, not used
+
+
 class EventRef(msgspec.Struct, frozen=True):
     """Where the event lies."""
 
@@ -240,7 +247,6 @@ class Agreement(msgspec.Struct, frozen=True):
 
     n: int
     raw: float  # share of pairs that agree
-    alpha: float | None = None  # Krippendorff's, of all the dataset's labels when this one became final
 
 
 class Final(msgspec.Struct, frozen=True):
@@ -260,6 +266,7 @@ class Review(msgspec.Struct, frozen=True):
     at: float
     value: Value = None  # the right label, of a correction
     comment: str = ""
+    token: str = ""  # of the lease it was given under
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -323,6 +330,7 @@ class LabelTask(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Named, ...] = ()  # what the labeler is shown
     uri: str = ""  # where what is judged lies, such as s3://bucket/picture.jpg
     picture: Picture | None = None  # None: no picture, or of unknown size
+    since: float = 0.0  # UTC seconds of the clock at which it came to the queue
     place: Place = Place()
     lease: Lease | None = None
     attempts: int = 0  # leases that ran out
@@ -331,7 +339,6 @@ class LabelTask(msgspec.Struct, frozen=True, kw_only=True):
     skips: tuple[Skip, ...] = ()
     agreement: Agreement | None = None
     final: Final | None = None
-    told: bool = False  # the final label was taken over by the daemon
     review: Review | None = None
     export: Export | None = None
     used: Used = Used()
@@ -354,6 +361,7 @@ class LabelBatch(msgspec.Struct, frozen=True, kw_only=True):
     n: int  # tasks of the probability part that are asked for: the first n ranks. The queue raises it by release
     reserve: int = 0  # further ranks that wait in reserve
     tau: float | None = None  # key of rank n, the first that is not asked for; None when all were taken
+    beyond: float | None = None  # key of rank n + reserve, the first that was not drawn; None when all were
     sums: dict[str, float | None] = {}  # names are the program's own, such as "size", "confidence"
     classes: tuple[ClassScore, ...] = ()  # how many of the N events were answered with each class
     budget: dict[str, float] = {}  # what the budget held when it was drawn; names are the program's own

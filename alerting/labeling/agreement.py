@@ -1,0 +1,159 @@
+"""How far labelers agree, how good each is, and how sure their vote is. Pure arithmetic on small lists."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from alerting.labeling.task import Value
+
+ENOUGH = 30  # labels beside others', or of known tasks, below which a labeler's accuracy is not told
+_RIGHT, _WRONG = 19.0, 1.0  # prior of a labeler's accuracy, Beta: 0.95, worth 20 labels
+_ROUNDS, _STILL = 200, 1e-9  # of the fixed point: at most so many, until no accuracy moves by more
+
+
+def word(value: Value) -> str:
+    """The value as the name of a class: a flag as JSON calls it, anything else as it prints.
+
+    >>> word(True), word(1), word("can")
+    ('true', '1', 'can')
+    """
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def measured(values: Iterable[Value]) -> bool:
+    """Whether the labels are measurements rather than classes: numbers, not all of them whole."""
+    kinds = {type(value) for value in values}
+    return float in kinds and kinds <= {float, int}
+
+
+def raw(units: Iterable[Sequence[Value]]) -> float | None:
+    """Share of pairs of labels of one task that are equal. None: no task has two."""
+    equal = pairs = 0
+    for labels in units:
+        n = len(labels)
+        pairs += n * (n - 1) // 2
+        equal += sum(count * (count - 1) // 2 for count in Counter(map(word, labels)).values())
+    return equal / pairs if pairs else None
+
+
+def alpha(units: Iterable[Sequence[Value]]) -> float | None:
+    """Krippendorff's alpha (2004): 1 - observed over expected disagreement; 1 is perfect, 0 is chance.
+
+    Any number of labelers, each task by some of them. Classes differ or not; measurements (see `measured`) differ by
+    the square of their distance. None where no task has two labels, or all labels ever given are equal: then nothing
+    tells agreement from a question with one answer.
+
+    >>> alpha([["a", "a"], ["b", "b"], ["a", "b"]])
+    0.4444444444444444
+    """
+    several = [labels for labels in units if len(labels) > 1]
+    pooled = [value for labels in several for value in labels]
+    if measured(pooled):
+        # sum over pairs (c, k), c before k, of (c - k)^2 = m * sum of squares - square of the sum
+        observed = sum(_squares(labels) / (len(labels) - 1) for labels in several)
+        expected = _squares(pooled) / (len(pooled) - 1)
+    else:
+        observed = sum(_unequal(labels) / (len(labels) - 1) for labels in several)
+        expected = _unequal(pooled) / (len(pooled) - 1) if pooled else 0.0
+    return 1 - observed / expected if expected else None
+
+
+def _squares(values: Sequence[Value]) -> float:
+    numbers = [float(value) for value in values]  # type: ignore[arg-type]  # measured: all are numbers
+    center = math.fsum(numbers) / len(numbers)
+    return 2 * len(numbers) * math.fsum((number - center) ** 2 for number in numbers)
+
+
+def _unequal(values: Sequence[Value]) -> float:
+    n = len(values)
+    return float(n * n - sum(count * count for count in Counter(map(word, values)).values()))
+
+
+def class_alpha(units: Iterable[Sequence[Value]], most: int = 20) -> dict[str, float | None]:
+    """Alpha of each class against the rest, for the `most` frequent classes: which one labelers do not tell apart."""
+    several = [[word(value) for value in labels] for labels in units if len(labels) > 1]
+    frequent = Counter(value for labels in several for value in labels).most_common(most)
+    return {name: alpha([[value == name for value in labels] for labels in several]) for name, _ in frequent}
+
+
+def vote(values: Sequence[Value]) -> tuple[Value, bool]:
+    """The most frequent label, the first given of several; and whether more than half say so. Of measurements the
+    median, on which there is nothing to disagree."""
+    if measured(values):
+        return median(values), True  # type: ignore[type-var]  # all are numbers
+    counts = Counter(map(word, values))
+    best, most = counts.most_common(1)[0]
+    return next(value for value in values if word(value) == best), 2 * most > len(values)
+
+
+def posterior(votes: Sequence[tuple[str, Value]], accuracy: Mapping[str, float], classes: int) -> float:
+    """Chance that the most likely class of these votes (labeler, label) is right: labelers err independently, a wrong
+    answer is any other class alike, all classes are alike before (the one-coin model of Dawid and Skene 1979).
+
+    The model whose prediction is judged has no vote: it would be a witness to itself. Blind to labelers who err
+    together. A labeler that is not in `accuracy` (0 to 1, both excluded) is right in
+    0.95.
+
+    >>> round(posterior([("ann", "a")], {}, 2), 2), round(posterior([("ann", "a"), ("bob", "b")], {}, 2), 2)
+    (0.95, 0.5)
+    """
+    return max(_chances(votes, accuracy, max(classes, 2)).values())
+
+
+class Skill(NamedTuple):
+    """How good a labeler is, from so many labels that could be checked."""
+
+    accuracy: float
+    checked: int
+
+
+def skills(units: Sequence[Sequence[tuple[str, Value]]], known: Sequence[tuple[str, bool]] = ()) -> dict[str, Skill]:
+    """Each labeler's accuracy, from tasks that several labeled (labeler, label) and known ones (labeler, right).
+
+    The one-coin model of Dawid and Skene (1979): what is true of a task and who is right how often are worked out from
+    each other, by expectation and maximisation, under a prior of 0.95 worth 20 labels. Known tasks weigh what they are.
+    Blind to which classes a labeler confuses, and to labelers who err together.
+
+    >>> units = [[("ann", "a"), ("bob", "a"), ("cid", "b")]] * 40
+    >>> {name: round(skill.accuracy, 2) for name, skill in skills(units).items()}
+    {'ann': 0.98, 'bob': 0.98, 'cid': 0.32}
+    """
+    several = [unit for unit in units if len(unit) > 1 and not measured(value for _, value in unit)]
+    classes = max(2, len({word(value) for unit in several for _, value in unit}))
+    checked = Counter(by for unit in several for by, _ in unit)
+    right = Counter(by for by, fine in known if fine)
+    checked.update(by for by, _ in known)
+    accuracy = dict.fromkeys(checked, _RIGHT / (_RIGHT + _WRONG))
+    for _ in range(_ROUNDS):
+        expected = {by: float(right[by]) for by in checked}
+        for unit in several:
+            for name, chance in _chances(unit, accuracy, classes).items():
+                for by, value in unit:
+                    if word(value) == name:
+                        expected[by] += chance
+        new = {by: (expected[by] + _RIGHT) / (checked[by] + _RIGHT + _WRONG) for by in checked}
+        moved = max((abs(new[by] - accuracy[by]) for by in new), default=0.0)
+        accuracy = new
+        if moved < _STILL:
+            break
+    return {by: Skill(accuracy[by], checked[by]) for by in accuracy}
+
+
+def _chances(votes: Sequence[tuple[str, Value]], accuracy: Mapping[str, float], classes: int) -> dict[str, float]:
+    """Of each class that somebody voted for, to be the true one."""
+    log = {word(value): 0.0 for _, value in votes}
+    rest = 0.0  # of each class that nobody voted for
+    for by, value in votes:
+        a = accuracy.get(by, _RIGHT / (_RIGHT + _WRONG))
+        right, wrong = math.log(a), math.log((1 - a) / (classes - 1))
+        rest += wrong
+        for name in log:
+            log[name] += right if name == word(value) else wrong
+    top = max(*log.values(), rest)
+    weights = {name: math.exp(each - top) for name, each in log.items()}
+    total = sum(weights.values()) + max(0, classes - len(weights)) * math.exp(rest - top)
+    return {name: weight / total for name, weight in weights.items()}
