@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from html import escape
+from urllib.parse import quote
 
 from detectors.units import seconds_text
 from monitor.snapshot import AlertView, EstimateView, HourView, ModelView, PromiseView, ScoreView, Snapshot
@@ -12,6 +13,7 @@ from monitor.snapshot import AlertView, EstimateView, HourView, ModelView, Promi
 REFRESH = 5  # seconds
 _NAMED = 5  # columns named of those that make a promise approximate
 _HOURS = 24  # shown of late labels, the newest
+_SEVERITIES = {"critical": -2, "warning": -1}  # the gravest first
 _SCORES = 30  # shown of a model: the highest in terms of their limit
 
 # Nothing is loaded from anywhere, and an injected script would not run.
@@ -31,13 +33,26 @@ def page(snapshot: Snapshot, health: dict[str, str]) -> str:
     """The page as HTML. `health` are lines of the daemon itself, what -> how it is."""
     models = "".join(map(_model, snapshot.models)) or "<p class=dim>No model has been seen yet.</p>"
     lines = "".join(f"<tr><td>{escape(what)}<td>{escape(how)}" for what, how in health.items())
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>driftd</title>"
-        f"<meta http-equiv=refresh content={REFRESH}><style>{_STYLE}</style><h1>driftd</h1>{models}"
-        f"<h2>The daemon</h2><table>{lines}</table>"
+    return frame(
+        "driftd",
+        f"<h1>driftd</h1>{models}<h2>The daemon</h2><table>{lines}</table>"
         "<p class=dim><a href=/metrics>metrics</a> · <a href=/status>status as JSON</a> · "
-        "<a href=/healthz>health</a></p></html>"
+        "<a href=/healthz>health</a> · <a href=/openapi.json>HTTP API</a></p>",
+        f"<meta http-equiv=refresh content={REFRESH}>",
     )
+
+
+def frame(title: str, body: str, head: str = "") -> str:
+    """A page of ours around what is HTML already."""
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
+        f"{head}<style>{_STYLE}</style>{body}</html>"
+    )
+
+
+def link(key: str) -> str:
+    """An alert's key that leads to its page."""
+    return f"<a href='/alert?key={quote(key, safe='')}'>{escape(key)}</a>"
 
 
 def _model(model: ModelView) -> str:
@@ -51,7 +66,7 @@ def _model(model: ModelView) -> str:
 def _standing(model: ModelView) -> str:
     facts = [
         f"{model.events:,} events in {model.windows:,} windows",
-        f"last window to {_moment(model.window_end)} with {model.window_rows:,} events",
+        f"last window to {moment(model.window_end)} with {model.window_rows:,} events",
         f"{model.late:,} late",
         f"{model.label_tasks:,} label tasks",
     ]
@@ -85,14 +100,33 @@ def promise_text(promise: PromiseView) -> str:
 
 
 def _alerts(model: ModelView) -> str:
+    """Those that are told of by themselves; members are on their leader's page."""
     if not model.alerts:
         return "<p class=calm>No open alert.</p>"
+    order = sorted(model.alerts, key=lambda a: (a.silent, not a.publicity, _SEVERITIES.get(a.severity, 0), a.since))
     rows = "".join(
-        f"<tr><td class=hot>{escape(a.severity)}<td>{escape(a.check)}<td>{escape(_about(a))}"
-        f"<td>{_moment(a.since)}<td>{escape(a.text)}"
-        for a in model.alerts
+        f"<tr><td class={'dim' if a.silent else 'hot'}>{escape(a.severity)}<td>{link(a.key)}<td>{escape(_about(a))}"
+        f"<td>{moment(a.since)}<td>{escape(a.text)}<br><span class=dim>{escape(standing(a))}</span>"
+        for a in order
+        if not a.leader
     )
-    return f"<table><tr><th>open alert<th>check<th>column<th>since<th>what{rows}</table>"
+    return f"<table><tr><th>open alert<th>key<th>column<th>since<th>what{rows}</table>"
+
+
+def standing(alert: AlertView) -> str:
+    """Why nobody need act on an alert, or until when somebody must."""
+    verdict = alert.verdict
+    facts = [
+        "the world will see it" if alert.publicity else "",
+        f"{alert.members} more told with it" if alert.members else "",
+        f"told with {alert.leader}" if alert.leader else "",
+        f"explained by {alert.inhibited}" if alert.inhibited else "",
+        f"muted: {alert.muted}" if alert.muted else "",
+        f"came back {alert.relapses} times" if alert.relapses else "",
+        f"{verdict.ruling}, says {verdict.by}" if verdict else "nobody has said what it is",
+        f"due {moment(alert.deadline)}" if alert.deadline is not None else "",
+    ]
+    return "; ".join(filter(None, facts))
 
 
 def _findings(model: ModelView) -> str:
@@ -114,7 +148,7 @@ def _estimates(estimates: tuple[EstimateView, ...]) -> str:
 
 def _hours(hours: tuple[HourView, ...]) -> str:
     rows = "".join(
-        f"<tr><td>{_moment(h.start)}<td class=n>{h.labelled:,} of {h.rows:,}<td class=n>{_share(h.error)}"
+        f"<tr><td>{moment(h.start)}<td class=n>{h.labelled:,} of {h.rows:,}<td class=n>{_share(h.error)}"
         for h in reversed(hours[-_HOURS:])
     )
     head = "<tr><th>hour of the prediction<th class=n>labelled, of those kept<th class=n>wrong"
@@ -144,7 +178,7 @@ def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1%}"
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
     """Event time in UTC; it comes from events, so it may be any number."""
     if not math.isfinite(at):
         return "none yet"

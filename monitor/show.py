@@ -89,7 +89,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for check, (_, scores) in self.scores.get("", {}).items()
                 for e in scores.estimates
             ),
-            alerts=tuple(_alert(a) for a in self.alerts if a.resolved is None),
+            alerts=tuple(alert_view(a) for a in self.alerts if a.resolved is None),
             verdicts=tuple(
                 replace(_verdict(r.verdict), time=r.time, outcome=r.outcome, confirmed=r.confirmed, revoked=r.revoked)
                 for r in self.ruled
@@ -102,7 +102,8 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
         )
 
 
-def _alert(a: Alert) -> AlertView:
+def alert_view(a: Alert) -> AlertView:
+    """An alert as it is shown."""
     return AlertView(
         a.key, a.check, a.column, a.severity.value, a.started, a.last_seen, a.text, a.scope,
         leader=a.leader, members=a.joined, inhibited=a.inhibited, muted=a.muted, publicity=a.publicity,

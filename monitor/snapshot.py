@@ -119,6 +119,11 @@ class AlertView(msgspec.Struct, frozen=True):
     verdict: VerdictView | None = None  # the last on it
     before: VerdictView | None = None  # the last on the same thing, of an alert before this one
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody is told of it by itself."""
+        return bool(self.leader or self.inhibited or self.muted)
+
 
 class VerdictView(msgspec.Struct, frozen=True):
     """A person's word on an alert, and what came of it."""

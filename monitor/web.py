@@ -28,6 +28,7 @@ from detectors.units import Bytes, Seconds
 from monitor.api.alerts import Rulings
 from monitor.api.daemon import Daemon
 from monitor.api.endpoint import AGAIN, Door, Endpoint, json_of, read_body
+from monitor.api.form import Forms
 from monitor.api.openapi import document
 from monitor.api.problem import Problem
 from monitor.intake import records
@@ -154,6 +155,7 @@ def application(
         Route("/status", pages.status),
         Route("/openapi.json", pages.openapi),
         *map(door.route, endpoints),
+        *Forms(door, rulings).routes(),
     ]
     if intake:
         inlet = _Inlet(options, daemon, meters)

@@ -65,10 +65,22 @@ class OfAlert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, Meta(description="On alerts of this model alone.")] = ""
 
 
+class Ruled(msgspec.Struct, frozen=True):
+    """A verdict as the judge took it. `driftd replay --told` reads it back."""
+
+    id: str
+    model: str  # as the exchange calls it: empty where one model takes every event
+    verdict: Verdict
+    time: float  # event time at which it was taken, UTC seconds
+    outcome: str  # what came of it, in words
+    confirmed: str  # id of the verdict that was the second word
+    revoked: str  # id of the verdict that took it back
+
+
 class Verdicts(msgspec.Struct, frozen=True):
     """Verdicts, the newest of each model first."""
 
-    verdicts: tuple[VerdictView, ...]
+    verdicts: tuple[Ruled, ...]
 
 
 class Rulings:
@@ -112,7 +124,14 @@ class Rulings:
     async def verdicts_list(self, call: Call) -> Verdicts:
         which: OfAlert = call.query
         models = [view for view in self._daemon.snapshot().models if which.model in ("", view.model)]
-        return Verdicts(tuple(v for view in models for v in view.verdicts if which.key in ("", v.key)))
+        return Verdicts(
+            tuple(
+                _ruled(self._daemon.exchange_name(view.model) or "", v)
+                for view in models
+                for v in view.verdicts
+                if which.key in ("", v.key)
+            )
+        )
 
     async def verdict_give(self, call: Call) -> Verdict:
         return self.give(call.path["key"], call.body, call.by, call.id)
@@ -150,6 +169,16 @@ class Rulings:
             del self._given[next(iter(self._given))]
         return verdict
 
+    def known(self, key: str) -> tuple[Alert | None, tuple[VerdictView, ...]]:
+        """The alert, if it is open or was until lately, and the verdicts on it, newest first."""
+        alert = next((alert for alert in self._daemon.alerts() if alert.key == key), None)
+        models = self._daemon.snapshot().models
+        return alert, tuple(v for view in models for v in view.verdicts if v.key == key)
+
+    def given(self, name: str, key: str) -> bool:
+        """Whether a verdict with this id was given on this alert since the start."""
+        return name in self._given and self._given[name].key == key
+
     def _model(self, key: str) -> ModelView:
         """The model of an alert that is open, was until lately, or was ruled on."""
         models = {view.model: view for view in self._daemon.snapshot().models}
@@ -170,6 +199,14 @@ class Rulings:
         if shown is not None and shown.revoked:
             raise Problem(409, f"verdict {name} was taken back by {shown.revoked}")
         return Ruling(found.ruling)
+
+
+def _ruled(model: str, v: VerdictView) -> Ruled:
+    verdict = Verdict(
+        id=v.id, key=v.key, ruling=Ruling(v.ruling), by=v.by, at=v.at, why=v.why, until=v.until, confirms=v.confirms,
+        revokes=v.revokes,
+    )  # fmt: skip
+    return Ruled(v.id, model, verdict, v.time, v.outcome, v.confirmed, v.revoked)
 
 
 def _until(said: Said, ruling: Ruling, view: ModelView) -> float | None:

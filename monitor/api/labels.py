@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from alerting.labeling.queue import LabelQueue, Outcome, Progress
-from alerting.labeling.task import Asked, Box, Named, Opinion, Value, asked
+from alerting.labeling.queue import LabelQueue, Progress
+from alerting.labeling.task import Asked, Box, Named, Opinion, Outcome, Value, asked
 from monitor.api.endpoint import Call, Endpoint
 from monitor.api.pool import Pool
 from monitor.api.problem import Problem

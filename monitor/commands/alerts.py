@@ -83,7 +83,11 @@ def _verdicts(given: argparse.Namespace) -> int:
         return _lines(found)
     table(
         ("verdict", "alert", "ruling", "by", "when", "why", "what came of it"),
-        [(v["id"], v["key"], v["ruling"], v["by"], _moment(v["at"]), v["why"], v["outcome"]) for v in found],
+        [
+            (one["id"], said["key"], said["ruling"], said["by"], _moment(said["at"]), said["why"], _came_of(one))
+            for one in found
+            for said in [one["verdict"]]
+        ],
     )
     return 0
 
@@ -106,6 +110,10 @@ def _standing(alert: dict[str, Any]) -> str:
         f"due {_moment(deadline)}" if deadline is not None else "",
     ]
     return "; ".join(filter(None, said)) or "open"
+
+
+def _came_of(ruled: dict[str, Any]) -> str:
+    return f"{ruled['outcome']} (taken back by {ruled['revoked']})" if ruled["revoked"] else str(ruled["outcome"])
 
 
 def _moment(at: float) -> str:
