@@ -96,10 +96,10 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "entropy": Entropy,
     "least_confidence": LeastConfidence,
     "ratio": Ratio,
-    "p_mix": PMix,
-    "clusters": Clusters,
     "disagreement": Disagreement,
     "novelty": NoveltyStrategy,
+    "clusters": Clusters,
+    "p_mix": PMix,
     "top_k": TopK,
 }
 

@@ -175,8 +175,11 @@ class PMix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
 
 
 class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="top_k"):
-    """The rows of greatest doubt and no others. The best teacher and the worst witness: accuracy read off such labels
-    is tens of points too low, so they are not used for monitoring."""
+    """The rows of greatest doubt and no others.
+
+    The best teacher and the worst witness: accuracy read off such labels is tens of points too low, so they are not
+    used for monitoring.
+    """
 
     by: Annotated[Measure, Meta(description="The measure of doubt.")] = "margin"
     certain = 1.0
