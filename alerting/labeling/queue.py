@@ -438,9 +438,12 @@ class LabelQueue:
         for dataset in self.datasets():
             if len(found) >= limit:
                 break
-            want = limit - len(found)
-            entries = self._desk(dataset, lambda desk, shelves: desk.line(FINAL).some(want, shelves))  # noqa: B023
-            found += [returned(task) for task in self._store.get([entry.id for entry in entries]) if task.final]
+            entries = self._desk(dataset, partial(_first_finals, limit - len(found)))
+            tasks = {task.id: task for task in self._store.get([entry.id for entry in entries]) if task.final}
+            gone = [entry.id for entry in entries if entry.id not in tasks]  # sent back or removed since
+            if gone:
+                self._desk(dataset, lambda desk, _: desk.line(FINAL).leave(gone))  # noqa: B023
+            found += [returned(tasks[entry.id]) for entry in entries if entry.id in tasks]
         return found
 
     def acknowledge(self, finals: Sequence[Returned]) -> None:
@@ -742,6 +745,10 @@ def _entries(task: LabelTask) -> dict[str, Entry]:
     if task.labeling_status is LabelingStatus.DONE and task.final is not None and not task.known:
         places[FINAL] = Entry(task.final.at, float(task.rev), task.id)
     return places
+
+
+def _first_finals(limit: int, desk: Desk, shelves: Shelves) -> list[Entry]:
+    return desk.line(FINAL).some(limit, shelves)
 
 
 def _stands(task: LabelTask) -> tuple[Any, ...]:

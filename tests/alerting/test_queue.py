@@ -6,7 +6,6 @@ import itertools
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,19 @@ from msgspec.structs import replace
 from alerting.deliver import Undelivered
 from alerting.labeling import MongoQueue, QueueOptions, SqliteQueue
 from alerting.labeling.moves import ATTEMPTS
-from alerting.labeling.queue import LabelQueue, Outcome, QueueError, QueueSink
+from alerting.labeling.queue import LabelQueue, QueueError, QueueSink
+from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
     LARGEST,
     ClassScore,
     Draw,
     EventRef,
+    Final,
     LabelBatch,
     LabelTask,
     ModelRef,
+    Outcome,
+    Place,
     Prediction,
     Select,
     Value,
@@ -37,6 +40,7 @@ from alerting.labeling.task import (
 
 MODEL = ModelRef("shelf", "3")
 NOW = 1_700_000_000.0
+PLAIN = QueueRules(overlap=0.0, review=0.0, known_share=0.0)  # one label a task, no reviews
 Open = Callable[[], LabelQueue]
 _databases = itertools.count()
 
@@ -63,10 +67,10 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens one queue as often as asked, as so many processes would."""
     options: QueueOptions
     if request.param == "sqlite":
-        options = SqliteQueue(str(tmp_path / "deep" / "labels.sqlite"))
+        options = SqliteQueue(str(tmp_path / "deep" / "labels.sqlite"), rules=PLAIN)
     else:
         url = request.getfixturevalue("mongo").url
-        options = MongoQueue(url, database=f"queue{next(_databases)}")
+        options = MongoQueue(url, database=f"queue{next(_databases)}", rules=PLAIN)
     queues: list[LabelQueue] = []
 
     def open_one() -> LabelQueue:
@@ -83,16 +87,22 @@ def queue(opened: Open) -> LabelQueue:
     return opened()
 
 
+def counts(queue: LabelQueue) -> dict[str, int]:
+    return queue.progress("demo", NOW).counts
+
+
 def test_a_task_comes_back_as_it_went_in(queue: LabelQueue, opened: Open) -> None:
-    assert queue.put([task(1)], BATCH) == 1
-    assert opened().get(task(1).id) == task(1)
-    assert opened().batch("batch 1") == BATCH
+    assert queue.put([task(1)], BATCH, NOW) == 1
+    kept = opened().get(task(1).id)
+    assert kept is not None
+    assert replace(kept, since=0.0, place=Place(), need=1) == task(1)
+    assert opened().batch("batch 1") == replace(BATCH, dataset="demo")
     assert queue.get("nobody") is None
     assert queue.batch("nobody") is None
 
 
 def test_the_document_has_the_six_fields_of_the_first_script(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     found = queue.get(task(1).id)
     seed = ["Name dataset", "Labeler", "Reviewer", "Labeling status", "Reviewing status"]
     plain = msgspec.to_builtins(found)
@@ -101,31 +111,64 @@ def test_the_document_has_the_six_fields_of_the_first_script(queue: LabelQueue) 
 
 
 def test_repeats_change_nothing_even_on_a_task_that_is_done(queue: LabelQueue) -> None:
-    queue.put([task(1), task(2)], BATCH)
+    queue.put([task(1), task(2)], BATCH, NOW)
     claimed = queue.claim("ann", NOW, 60)
     assert claimed is not None
     assert claimed.lease is not None
     queue.submit(claimed.id, claimed.lease.token, "can", "ann", NOW)
-    assert queue.put([task(1), task(2), task(3), task(3)], replace(BATCH, n=9)) == 1
-    assert queue.counts() == {"In queue": 2, "Labeled": 1}
-    assert queue.batch("batch 1") == BATCH
+    assert queue.put([task(1), task(2), task(3), task(3)], replace(BATCH, n=9), NOW) == 1
+    assert counts(queue) == {"In queue": 2, "Done": 1}
+    assert queue.batch("batch 1") == replace(BATCH, dataset="demo")
 
 
-def test_serves_by_priority_then_age_then_rank(queue: LabelQueue) -> None:
-    tasks = [
-        task(9),
-        task(3),
-        task(8, date=drawn_at(NOW - 60)),
-        task(1, priority=-1.0),
-        task(7, priority=2.5),
-    ]
-    queue.put(tasks, BATCH)
-    served = [queue.claim("ann", NOW, 60) for _ in range(6)]
-    assert [t and t.event.id for t in served] == ["event 7", "event 8", "event 3", "event 9", "event 1", None]
+def numbers(queue: LabelQueue, labeler: str, times: int) -> list[int | None]:
+    """Events of the tasks that one labeler is given one after the other."""
+    served = [queue.claim(labeler, NOW, 60) for _ in range(times)]
+    return [None if t is None else int(t.event.id.split()[1]) for t in served]
+
+
+def test_the_random_part_is_served_by_rank_alone(queue: LabelQueue) -> None:
+    queue.put([task(9, priority=99.0), task(3), task(1, severity="critical")], BATCH, NOW)
+    queue.put([task(8, select=replace(task(8).select, batch="batch 2", rank=2))], replace(BATCH, id="batch 2"), NOW + 9)
+    assert numbers(queue, "ann", 5) == [1, 8, 3, 9, None]
+
+
+def asked_for(number: int, priority: float = 0.0, **changes: Any) -> LabelTask:
+    return task(number, select=Select("take_all", "alert", "batch 1", 1.0), priority=priority, **changes)
+
+
+def test_what_is_asked_for_is_served_by_priority_that_grows_by_one_an_hour(queue: LabelQueue) -> None:
+    queue.put([asked_for(1, 5.0), asked_for(2, 7.0)], BATCH, NOW)
+    queue.put([asked_for(3, 8.0), asked_for(4, 9.5)], BATCH, NOW + 2 * 3600)
+    assert numbers(queue, "ann", 5) == [4, 2, 3, 1, None]
+
+
+def test_parts_take_turns_by_their_shares(queue: LabelQueue) -> None:
+    queue.put([task(i) for i in range(100)] + [asked_for(i) for i in range(100, 200)], BATCH, NOW)
+    served = numbers(queue, "ann", 100)
+    for n in range(1, 101):
+        assert abs(sum(1 for i in served[:n] if i is not None and i >= 100) - 0.3 * n) <= 1
+
+
+def test_labelers_at_once_hold_what_one_would_have_got_in_as_many_turns(opened: Open) -> None:
+    tasks = [task(i) for i in range(60)] + [asked_for(i, float(i % 7)) for i in range(60, 90)]
+    opened().put(tasks, BATCH, NOW)
+    held: list[int] = []
+
+    def label(queue: LabelQueue, name: str) -> None:
+        held.extend(i for i in numbers(queue, name, 5) if i is not None)
+
+    threads = [threading.Thread(target=label, args=(opened(), f"labeler {i}")) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    asked = sorted(range(60, 90), key=lambda i: (-(i % 7), task(i).id))
+    assert sorted(held) == sorted([*range(21), *asked[:9]])
 
 
 def test_six_labelers_never_hold_the_same_task(opened: Open) -> None:
-    opened().put([task(i) for i in range(400)], BATCH)
+    opened().put([task(i) for i in range(400)], BATCH, NOW)
     claimed: list[str] = []
     lock = threading.Lock()
 
@@ -144,7 +187,7 @@ def test_six_labelers_never_hold_the_same_task(opened: Open) -> None:
     for thread in threads:
         thread.join(60)
     assert len(claimed) == len(set(claimed)) == 400
-    assert shared.counts() == {"Labeled": 400}
+    assert counts(shared) == {"Done": 400}
 
 
 def test_six_processes_put_the_same_tasks_once(opened: Open) -> None:
@@ -152,7 +195,7 @@ def test_six_processes_put_the_same_tasks_once(opened: Open) -> None:
     new: list[int] = []
 
     def put(queue: LabelQueue) -> None:
-        new.append(queue.put(tasks, BATCH))
+        new.append(queue.put(tasks, BATCH, NOW))
 
     threads = [threading.Thread(target=put, args=(opened(),)) for _ in range(6)]
     for thread in threads:
@@ -171,23 +214,22 @@ def claim(queue: LabelQueue, labeler: str, now: float = NOW, seconds: float = 60
 
 
 def test_a_label_is_kept_and_found(queue: LabelQueue) -> None:
-    queue.put([task(i) for i in range(3)], BATCH)
+    queue.put([task(i) for i in range(3)], BATCH, NOW)
     labels: list[Value] = ["can", 7, True]
     for i, label in enumerate(labels):
         name, token = claim(queue, "ann")
         assert queue.submit(name, token, label, "ann", NOW + i) is Outcome.ACCEPTED
         done = queue.get(name)
         assert done is not None
-        assert (done.final, done.labeler, done.labeled_at, done.lease, done.attempts) == (
-            label, "ann", NOW + i, None, 1,
-        )  # fmt: skip
-    assert [t.final for t in queue.labeled_since(NOW + 1)] == [7, True]
-    assert [t.final for t in queue.labeled_since(NOW, limit=2)] == ["can", 7]
+        assert (done.final, done.labeler, done.lease) == (Final(label, "vote", NOW + i), "ann", None)
+        assert [move.to for move in done.history] == ["Leased", "Labeled", "Done"]
+    assert [t.final and t.final.value for t in queue.labeled_since(NOW + 1)] == [7, True]
+    assert [t.final and t.final.value for t in queue.labeled_since(NOW, limit=2)] == ["can", 7]
     assert queue.labeled_since(NOW + 3) == []
 
 
 def test_an_answer_twice_counts_once(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     name, token = claim(queue, "ann")
     for _ in range(3):
         assert queue.submit(name, token, "can", "ann", NOW) is Outcome.ACCEPTED
@@ -197,7 +239,7 @@ def test_an_answer_twice_counts_once(queue: LabelQueue) -> None:
 
 
 def test_a_lease_that_ran_out_passes_on_and_its_late_answer_is_kept_but_not_used(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     name, old = claim(queue, "ann", seconds=60)
     assert queue.claim("bob", NOW + 59, 60) is None
     assert claim(queue, "bob", NOW + 60)[0] == name
@@ -210,19 +252,20 @@ def test_a_lease_that_ran_out_passes_on_and_its_late_answer_is_kept_but_not_used
     done = queue.get(name)
     assert done is not None
     assert [(a.value, a.late) for a in done.labels] == [("late", True), ("can", False)]
-    assert (done.final, done.labeler, done.attempts) == ("can", "bob", 2)
+    assert done.final is not None
+    assert (done.final.value, done.labeler, done.attempts) == ("can", "bob", 0)
 
 
 def test_a_task_that_nobody_answers_becomes_unclear(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     for i in range(ATTEMPTS):
         claim(queue, "ann", NOW + 100 * i)
     assert queue.claim("ann", NOW + 100 * ATTEMPTS, 60) is None
-    assert queue.counts() == {"Unclear": 1}
+    assert counts(queue) == {"Unclear": 1}
 
 
 def test_a_skipped_task_goes_to_others_and_after_three_to_nobody(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     for labeler in ("ann", "bob", "cid"):
         name, token = claim(queue, labeler)
         queue.skip(name, token, labeler, NOW, "blurred")
@@ -231,11 +274,11 @@ def test_a_skipped_task_goes_to_others_and_after_three_to_nobody(queue: LabelQue
     unclear = queue.get(task(1).id)
     assert unclear is not None
     assert [(s.by, s.reason) for s in unclear.skips] == [("ann", "blurred"), ("bob", "blurred"), ("cid", "blurred")]
-    assert queue.counts() == {"Unclear": 1}
+    assert counts(queue) == {"Unclear": 1}
 
 
 def test_a_skip_with_an_old_token_does_nothing(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     name, old = claim(queue, "ann")
     claim(queue, "bob", NOW + 60)
     before = queue.get(name)
@@ -244,7 +287,7 @@ def test_a_skip_with_an_old_token_does_nothing(queue: LabelQueue) -> None:
 
 
 def test_an_unknown_task_is_said_so(queue: LabelQueue) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     with pytest.raises(KeyError):
         queue.submit("nobody", "token", "can", "ann", NOW)
     with pytest.raises(KeyError):
@@ -253,7 +296,7 @@ def test_an_unknown_task_is_said_so(queue: LabelQueue) -> None:
 
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), 2**63, "x" * 4_001])
 def test_a_label_that_no_queue_can_hold_is_refused(queue: LabelQueue, label: Any) -> None:
-    queue.put([task(1)], BATCH)
+    queue.put([task(1)], BATCH, NOW)
     name, token = claim(queue, "ann")
     with pytest.raises(ValueError, match="label"):
         queue.submit(name, token, label, "ann", NOW)
@@ -277,8 +320,10 @@ def test_the_wildest_task_is_bounded_and_can_be_kept(queue: LabelQueue) -> None:
     tamed = bounded(wild())
     assert len(msgspec.json.encode(tamed)) < LARGEST
     assert [s.value for s in tamed.prediction.scores[:2]] == [0.9999, 0.9998]
-    assert queue.put([wild()], BATCH) == 1
-    assert queue.get(task(1).id) == tamed
+    assert queue.put([wild()], BATCH, NOW) == 1
+    kept = queue.get(task(1).id)
+    assert kept is not None
+    assert replace(kept, since=0.0, place=Place()) == tamed
     found = queue.claim("ann", NOW, 60)
     assert found is not None
 
@@ -288,20 +333,20 @@ def test_as_a_destination_it_takes_draws_whole_or_in_pieces(queue: LabelQueue) -
     whole = Draw(BATCH, tuple(tasks)).item("labels", NOW)
     pieces = [Draw(BATCH, (t,)).item("labels", NOW) for t in tasks]
     assert len({whole.id, *(p.id for p in pieces)}) == 11
-    sink = QueueSink(queue)
+    sink = QueueSink(queue, lambda: NOW)
     for _ in range(2):
         sink.send(pieces)
         sink.send([whole])
-    assert queue.counts() == {"In queue": 10}
-    assert queue.batch("batch 1") == BATCH
+    assert counts(queue) == {"In queue": 10}
+    assert queue.batch("batch 1") == replace(BATCH, dataset="demo")
 
 
 def test_sqlite_keeps_what_it_took_when_the_process_dies(tmp_path: Path) -> None:
     options = SqliteQueue(str(tmp_path / "labels.sqlite"))
     dying = options.open()
-    dying.put([task(1)], BATCH)
+    dying.put([task(1)], BATCH, NOW)
     again = options.open()  # the first is never closed
-    assert again.counts() == {"In queue": 1}
+    assert counts(again) == {"In queue": 1}
     again.close()
     dying.close()
 
@@ -319,7 +364,7 @@ def test_a_server_that_is_down_is_told_without_the_password() -> None:
     queue = options.open()
     began = time.monotonic()
     with pytest.raises(Undelivered, match="cannot be reached") as told:
-        QueueSink(queue).send([Draw(BATCH, (task(1),)).item("labels", NOW)])
+        QueueSink(queue, lambda: NOW).send([Draw(BATCH, (task(1),)).item("labels", NOW)])
     assert told.value.retry
     assert "hunter2" not in str(told.value)
     assert time.monotonic() - began < 10
@@ -330,21 +375,3 @@ def test_a_connection_string_that_makes_no_sense_is_refused_without_the_password
     with pytest.raises(QueueError) as told:
         MongoQueue("mongodb://ann:hunter2@127.0.0.1:nonsense").open()
     assert "hunter2" not in str(told.value)
-
-
-def test_statuses_follow_the_life_cycle(queue: LabelQueue) -> None:
-    queue.put([task(i) for i in range(20)], BATCH)
-    legal = {"In queue", "Leased", "Labeled", "Unclear"}
-    for i in range(60):
-        now = NOW + 7.0 * i
-        found = queue.claim("abc"[i % 3], now, 20)
-        if found is None:
-            continue
-        assert found.lease is not None
-        if i % 4 == 0:
-            queue.submit(found.id, found.lease.token, "box", "abc"[i % 3], now)
-        elif i % 4 == 1:
-            queue.skip(found.id, found.lease.token, "abc"[i % 3], now)
-        counts = Counter(queue.counts())
-        assert set(counts) <= legal
-        assert counts.total() == 20
