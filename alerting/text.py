@@ -50,7 +50,7 @@ def message(notice: Notice, home: str = "") -> Message:
     Since: 1970-01-01 00:00:00 UTC, last seen 10 min later
     How sure: score 0.4, limit 0.2 (2 times)
     Next: say what it was, or that you look at it: intended, unintended, false-alarm, acknowledged
-      driftd verdict shelf/psi/weight acknowledged --why '...'
+      driftd verdict shelf/psi/weight acknowledged --why ...
     """
     return Message(_title(notice), tuple(_lines(notice.alert)), home and home.rstrip("/") + "/")
 
@@ -193,15 +193,20 @@ def _ruled(verdict: Verdict) -> str:
 
 
 def _next(alert: Alert) -> Iterator[Line]:
-    key = shlex.quote(alert.key)
     if alert.verdict is None:
         text = "say what it was, or that you look at it: intended, unintended, false-alarm, acknowledged"
-        yield Line("Next", text, f"driftd verdict {key} acknowledged --why '...'")
+        yield Line("Next", text, _command(alert.key, "acknowledged", "--why", "..."))
     elif alert.verdict.ruling is Ruling.ACKNOWLEDGED:
-        yield Line("Next", "say what it was: intended, unintended, false-alarm", f"driftd verdict {key} intended")
+        yield Line("Next", "say what it was: intended, unintended, false-alarm", _command(alert.key, "intended"))
     elif alert.verdict.ruling is Ruling.INTENDED and not alert.verdict.confirms:
-        confirm = f"driftd verdict {key} intended --confirm {shlex.quote(alert.verdict.id)}"
+        confirm = _command(alert.key, "intended", "--confirm", alert.verdict.id)
         yield Line("Next", "a second word makes it the new normal", confirm)
+
+
+def _command(*words: str) -> str:
+    """To be pasted into a shell; none where a name could steer a terminal: the page takes verdicts as well."""
+    command = shlex.join(["driftd", "verdict", *words])
+    return command if command.isprintable() else ""
 
 
 # -- writing
@@ -221,7 +226,7 @@ def _slack(text: str) -> str:
 
 
 def _moment(time: float) -> str:
-    at = datetime.fromtimestamp(min(max(time, 0.0), 253402300799.0), UTC)
+    at = datetime.fromtimestamp(min(max(0.0, time), 253402300799.0), UTC)
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -234,4 +239,4 @@ def _span(seconds: float) -> str:
     for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0.0):.0f} s"
+    return f"{max(0.0, seconds):.0f} s"
