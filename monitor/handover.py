@@ -18,8 +18,9 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.base import BaseScheduler
 
 from alerting.deliver import Backoff, Undelivered
-from alerting.labeling.back import Back, annotations_of, take_back
+from alerting.labeling.back import Back, take_back
 from alerting.labeling.formats import Reply, Unfit
+from alerting.labeling.moves import tool_owner
 from alerting.labeling.queue import LabelQueue, QueueError
 from alerting.labeling.task import Asked, LabelTask, asked
 from alerting.labeling.tools import ToolOptions
@@ -118,12 +119,11 @@ class Courier:
     def _awaited(self, task_id: str) -> bool:
         """Whether the task is the tool's still: not withdrawn, nor its time over."""
         task = self._queue.get(task_id)
-        return task is not None and task.lease is not None and task.lease.owner == self.name
+        return task is not None and task.lease is not None and task.lease.owner == tool_owner(self.name)
 
     def _retract(self, task_id: str, given: set[str], now: float) -> None:
         """Labels that the tool gave once and has no more were deleted there."""
-        task = self._queue.get(task_id)
-        for annotation in [] if task is None else annotations_of(task, self.name):
+        for annotation in self._queue.annotations(task_id, self.name):
             if annotation not in given:
                 self._queue.retract_from_tool(task_id, self.name, annotation, now)
 
@@ -153,7 +153,7 @@ class Courier:
                 for task in tasks:
                     self._hand_over(batch, [task], now)
                 return
-            self._queue.skip_from_tool(tasks[0].task, self.name, self.name, now, str(error))
+            self._queue.skip_from_tool(tasks[0].task, self.name, tool_owner(self.name), now, str(error))
             self._meters.tool_refused.labels(self.name).inc()
             return
         self._queue.exported(self.name, there, now)

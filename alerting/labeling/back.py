@@ -12,7 +12,7 @@ import msgspec
 
 from alerting.labeling.formats.wire import Fault, Reply
 from alerting.labeling.queue import LabelQueue
-from alerting.labeling.task import LabelTask, Outcome
+from alerting.labeling.task import Outcome
 
 _SHOWN = 5  # faults kept in words
 
@@ -53,14 +53,6 @@ def take_back(queue: LabelQueue, tool: str, replies: Iterable[Reply | Fault], no
             back.accepted += outcome is Outcome.ACCEPTED
             back.late += outcome is Outcome.LATE
     return back
-
-
-def annotations_of(task: LabelTask, tool: str) -> list[str]:
-    """Of the labels that count, those that the tool gave, by its own names."""
-    prefix = f"{tool}/"
-    return [
-        given.token.removeprefix(prefix) for given in task.labels if given.token.startswith(prefix) and not given.late
-    ]
 
 
 def _fault(back: Back, words: str) -> None:

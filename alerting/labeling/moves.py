@@ -73,8 +73,14 @@ def leased(task: LabelTask, owner: str, token: str, now: float, until: float) ->
 
 
 def barred(task: LabelTask) -> tuple[str, ...]:
-    """Who is not asked for it (again)."""
-    return tuple(dict.fromkeys([*(a.by for a in task.labels), *(s.by for s in task.skips)]))
+    """Who is not asked for it (again). A tool that has it is not given it twice."""
+    there = [tool_owner(task.export.tool)] if task.export is not None and task.export.acked else []
+    return tuple(dict.fromkeys([*(a.by for a in task.labels), *(s.by for s in task.skips), *there]))
+
+
+def tool_owner(tool: str) -> str:
+    """As whom a tool leases tasks, and gives back those that it cannot hold."""
+    return f"tool {tool}"
 
 
 def extended(task: LabelTask, token: str, until: float) -> LabelTask:

@@ -472,7 +472,7 @@ class LabelQueue:
         First those that were given out before and never reported by `exported`: the tool may have them or not. Hand
         over `asked(task)`, no more: canaries are among them.
         """
-        export, owner = Export(tool, project, now), _owner(tool)
+        export, owner = Export(tool, project, now), moves.tool_owner(tool)
         leased = self._store.find(Wanted(owner=owner, dataset=UNSET if dataset is None else dataset), _SEEN)
         pending = [t for t in leased if t.export is None or (t.export.project == project and not t.export.acked)]
         while len(pending) < limit and (task := self.claim(owner, now, lease_seconds, dataset)) is not None:
@@ -516,11 +516,17 @@ class LabelQueue:
             value=value, by=by, at=at, token=f"{tool}|{annotation_id}", seconds=seconds, comment=comment,
             attributes=tuple(attributes), boxes=tuple(boxes), updated=updated_at,
         )  # fmt: skip
-        return self._answer(task_id, answer, _owner(tool))
+        return self._answer(task_id, answer, moves.tool_owner(tool))
 
     def skip_from_tool(self, task_id: str, tool: str, by: str, at: float, reason: str = "") -> None:
         """The tool's labeler could not tell. Twice by one labeler is once."""
-        self._move(task_id, at, lambda task: moves.skipped(task, "", by, at, reason, owner=_owner(tool)))
+        self._move(task_id, at, lambda task: moves.skipped(task, "", by, at, reason, owner=moves.tool_owner(tool)))
+
+    def annotations(self, task_id: str, tool: str) -> list[str]:
+        """The tool's own names of its labels of the task that count."""
+        task, prefix = self.get(task_id), f"{tool}|"
+        given = [] if task is None else [a.token for a in task.labels if not a.late]
+        return [token.removeprefix(prefix) for token in given if token.startswith(prefix)]
 
     def retract_from_tool(self, task_id: str, tool: str, annotation_id: str, at: float) -> None:
         """The annotation was deleted in the tool: its label counts no more, and the task is asked for again."""
@@ -825,10 +831,6 @@ def _planted(item: Known, now: float) -> LabelTask:
         truth=item.truth,
     )
     return bounded(task)
-
-
-def _owner(tool: str) -> str:
-    return f"tool {tool}"
 
 
 def _evidence(
