@@ -108,22 +108,14 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Labeling:
-    """Takes labelers' calls. `clock` gives UTC seconds; `lease` is how many of them a labeler has for a task.
+    """Takes the calls of labelers and reviewers. `clock` gives UTC seconds.
 
     Used by one thread; what the queue does runs in `pool`.
     """
 
-    def __init__(
-        self,
-        queue: LabelQueue,
-        pool: Pool,
-        clock: Callable[[], float],
-        *,
-        lease: float,
-        show_prediction: bool,
-    ) -> None:
+    def __init__(self, queue: LabelQueue, pool: Pool, clock: Callable[[], float]) -> None:
         self._queue, self._pool, self._clock = queue, pool, clock
-        self._lease, self._show = lease, show_prediction
+        self._lease, self._show = queue.rules.lease, queue.rules.show_prediction
 
     def endpoints(self) -> list[Endpoint]:
         """Of labelers and reviewers."""
