@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from monitor.commands import alerts
+from monitor.commands import alerts, labels, retraining
 from monitor.commands.terminal import Command, command, configured, fail, load, say
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("-n", "--last", type=int, default=20, help="at most so many, the newest; default 20")
 
     alerts.add(commands)
+    labels.add(commands)
+    retraining.add(commands)
 
     command(commands, "version", _version, "print the version")
     return parser

@@ -42,18 +42,22 @@ class Remote:
             token = _kept(Path(config.state.path)) if token is None else token
         self._token = token
 
-    def get(self, path: str, **query: str | float) -> Any:
-        """The answer as JSON."""
-        asked = {name: value for name, value in query.items() if value not in ("", None)}
-        return json.loads(self.text(path + (f"?{urlencode(asked)}" if asked else "")))
+    def get(self, path: str, **query: str) -> Any:
+        """What is asked for, as JSON."""
+        asked = {name: value for name, value in query.items() if value}
+        return json.loads(self._ask("GET", path + (f"?{urlencode(asked)}" if asked else "")))
 
-    def post(self, path: str, body: Any) -> Any:
-        """The answer to an act, as JSON."""
-        return json.loads(self._ask("POST", path, json.dumps(body).encode(), "application/json") or b"null")
+    def post(self, path: str, said: Any) -> Any:
+        """The answer to an act, as JSON; None where there is none."""
+        return json.loads(self.fetch(path, said) or b"null")
 
-    def text(self, path: str) -> str:
-        """The answer as it is."""
-        return self._ask("GET", path).decode()
+    def fetch(self, path: str, said: Any) -> bytes:
+        """The answer to an act, as it is."""
+        return self._ask("POST", path, json.dumps(said).encode(), "application/json")
+
+    def send(self, path: str, data: bytes) -> Any:
+        """The answer to a file, as JSON."""
+        return json.loads(self._ask("POST", path, data, "application/octet-stream"))
 
     def _ask(self, method: str, path: str, body: bytes | None = None, media: str = "") -> bytes:
         parts = urlsplit(self._url)
