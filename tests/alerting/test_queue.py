@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ import pytest
 from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
-from alerting.labeling import MongoQueue, QueueOptions, SqliteQueue
+from alerting.labeling import MongoQueue, SqliteQueue
 from alerting.labeling.moves import ATTEMPTS
 from alerting.labeling.queue import LabelQueue, QueueError, QueueSink
-from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
     LARGEST,
     ClassScore,
     Draw,
     EventRef,
     Final,
-    LabelBatch,
     LabelTask,
     ModelRef,
     Outcome,
@@ -34,61 +31,10 @@ from alerting.labeling.task import (
     Select,
     Value,
     bounded,
-    drawn_at,
-    task_id,
 )
+from tests.alerting.labels import BATCH, NOW, asked_for, claim, counts, task
 
-MODEL = ModelRef("shelf", "3")
-NOW = 1_700_000_000.0
-PLAIN = QueueRules(overlap=0.0, review=0.0, known_share=0.0)  # one label a task, no reviews
-Open = Callable[[], LabelQueue]
-_databases = itertools.count()
-
-
-def task(number: int, **changes: Any) -> LabelTask:
-    made = LabelTask(
-        id=task_id("demo", "shelf", f"event {number}"),
-        dataset="demo",
-        date=drawn_at(NOW),
-        event=EventRef(f"event {number}", "inference", 2, 10**15 + number, NOW - 5.25),
-        model=MODEL,
-        prediction=Prediction("box", (ClassScore("box", 0.6), ClassScore("$can.of beans", 0.4)), 0.2),
-        select=Select("probability", "order", "batch 1", pi=0.125, size=0.7, rank=number, config="c0ffee", seed=7),
-        reason="doubt",
-    )
-    return replace(made, **changes)
-
-
-BATCH = LabelBatch(id="batch 1", model=MODEL, N=2_000, n=50, tau=0.0125, sums={"size": 610.5}, config="c0ffee", seed=7)
-
-
-@pytest.fixture(params=["sqlite", "mongo"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens one queue as often as asked, as so many processes would."""
-    options: QueueOptions
-    if request.param == "sqlite":
-        options = SqliteQueue(str(tmp_path / "deep" / "labels.sqlite"), rules=PLAIN)
-    else:
-        url = request.getfixturevalue("mongo").url
-        options = MongoQueue(url, database=f"queue{next(_databases)}", rules=PLAIN)
-    queues: list[LabelQueue] = []
-
-    def open_one() -> LabelQueue:
-        queues.append(options.open())
-        return queues[-1]
-
-    yield open_one
-    for queue in queues:
-        queue.close()
-
-
-@pytest.fixture
-def queue(opened: Open) -> LabelQueue:
-    return opened()
-
-
-def counts(queue: LabelQueue) -> dict[str, int]:
-    return queue.progress("demo", NOW).counts
+Open = Callable[..., LabelQueue]
 
 
 def test_a_task_comes_back_as_it_went_in(queue: LabelQueue, opened: Open) -> None:
@@ -131,10 +77,6 @@ def test_the_random_part_is_served_by_rank_alone(queue: LabelQueue) -> None:
     queue.put([task(9, priority=99.0), task(3), task(1, severity="critical")], BATCH, NOW)
     queue.put([task(8, select=replace(task(8).select, batch="batch 2", rank=2))], replace(BATCH, id="batch 2"), NOW + 9)
     assert numbers(queue, "ann", 5) == [1, 8, 3, 9, None]
-
-
-def asked_for(number: int, priority: float = 0.0, **changes: Any) -> LabelTask:
-    return task(number, select=Select("take_all", "alert", "batch 1", 1.0), priority=priority, **changes)
 
 
 def test_what_is_asked_for_is_served_by_priority_that_grows_by_one_an_hour(queue: LabelQueue) -> None:
@@ -204,13 +146,6 @@ def test_six_processes_put_the_same_tasks_once(opened: Open) -> None:
         thread.join(60)
     assert len(new) == 6
     assert sum(new) == 100
-
-
-def claim(queue: LabelQueue, labeler: str, now: float = NOW, seconds: float = 60) -> tuple[str, str]:
-    found = queue.claim(labeler, now, seconds)
-    assert found is not None
-    assert found.lease is not None
-    return found.id, found.lease.token
 
 
 def test_a_label_is_kept_and_found(queue: LabelQueue) -> None:
