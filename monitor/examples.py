@@ -17,7 +17,7 @@ from detectors.profile import MISSING, OTHER, Profile
 
 SHOWN = 3  # examples of a finding
 LONGEST = 200  # characters of an id that is kept: one that is cut would find nothing
-_GROUPS = 10  # of a number's reference values, equally many in each
+_TENTHS = 10  # groups of a number's reference values, equally many in each
 # of a finding about whole rows: columns that say by themselves how unusual a row is, the most general first
 _UNUSUAL = ("novelty", "surprise", "rarity", "entropy")
 
@@ -63,9 +63,9 @@ def with_examples(
 def pick(column: str, current: Profile, reference: Profile, ids: Mapping[int, str]) -> tuple[str, ...]:
     """Ids of up to three sampled rows of `current` for a finding of this column; empty means of rows as a whole.
 
-    The values of a number are grouped by tenths of the reference, below and above it; those of a category by word; the
-    missing make a group of their own. Rows come from the groups that gained most against the reference, and among them
-    the most extreme first. Nothing but the profiles is used, so the same window gives the same examples.
+    The values of a number are grouped by tenths of the reference, those of a category by word; the missing make a group
+    of their own. Rows come from the group that gained most against the reference, then from the next. Nothing but the
+    profiles is used, so the same window gives the same examples.
     """
     layout, sample = current.layout, current.sample
     known = np.array([key in ids for key in sample.keys.tolist()], np.bool_)
@@ -89,32 +89,27 @@ def pick(column: str, current: Profile, reference: Profile, ids: Mapping[int, st
 
 def _by_number(f: int, current: Profile, reference: Profile) -> Ints:
     layout, sample = current.layout, current.sample
-    above = int(layout.above[f])
-    group_of = _tenths(reference.cells[f], above)
-    groups = _GROUPS + 3  # below, the tenths, above, missing
     at = layout.index[layout.numbers[f]]
+    group_of = _tenths(reference.cells[f])
 
     def counts(profile: Profile) -> Floats:
-        held = np.bincount(group_of, profile.cells[f], groups).astype(np.float64)
-        held[-1] = profile.missing[at]
-        return held
+        return np.append(np.bincount(group_of, profile.cells[f], _TENTHS), profile.missing[at]).astype(np.float64)
 
     gain = _gain(counts(current), counts(reference))
     values = sample.numbers[:, f]
     missing = np.isnan(values)
-    group = np.where(missing, groups - 1, group_of[np.searchsorted(layout.edges[f], values)])
-    # in the upper half of the reference's range higher values are more extreme, in the lower half lower ones
-    extreme = np.where(missing, 0.0, np.where(group > _GROUPS / 2, values, -values))
-    return np.asarray(np.lexsort((sample.keys, -extreme, -gain[group])))
+    group = np.where(missing, _TENTHS, group_of[np.searchsorted(layout.edges[f], values)])
+    # in the outer tenths the most extreme values, in those between the most frequent ones, as a stuck sensor repeats
+    _, place, often = np.unique(values, return_inverse=True, return_counts=True)
+    clear = np.select([missing, group == 0, group == _TENTHS - 1], [0.0, -values, values], often[place])
+    return np.asarray(np.lexsort((sample.keys, -clear, -gain[group])))
 
 
-def _tenths(cells: Ints, above: int) -> Ints:
-    """Group of each cell: 0 below the reference's lowest value, then its tenths, then above its highest."""
+def _tenths(cells: Ints) -> Ints:
+    """Which tenth of the reference's values each cell is of; what is below or above all of them is of an outer one."""
     before = np.cumsum(cells) - cells
     middle = (before + cells / 2) / max(int(cells.sum()), 1)
-    group = 1 + np.minimum((middle * _GROUPS).astype(np.int64), _GROUPS - 1)
-    group[0], group[above:] = 0, _GROUPS + 1
-    return group
+    return np.minimum((middle * _TENTHS).astype(np.int64), _TENTHS - 1)
 
 
 def _by_word(c: int, current: Profile, reference: Profile) -> Ints:
