@@ -99,7 +99,7 @@ def _conditions(
         if name in without:
             continue
         new, old = now.numbers[:, f], was.numbers[:, f]
-        for text, low, high in _ranges(name, old[~np.isnan(old)]):
+        for text, low, high in ranges(name, old[~np.isnan(old)]):
             texts.append(text)
             owner.append(f)
             after.append((new > low) & (new <= high))
@@ -118,7 +118,7 @@ def _conditions(
     return texts, np.array(owner), fulfilled_now, fulfilled_was
 
 
-def _ranges(name: str, known: NDArray[np.float32]) -> list[tuple[str, float, float]]:
+def ranges(name: str, known: NDArray[np.float32]) -> list[tuple[str, float, float]]:
     """Conditions on a number, each a text and a range, the lower end left out."""
     inf = float("inf")
     distinct = np.unique(known).tolist()
