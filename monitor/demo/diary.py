@@ -54,8 +54,20 @@ class Request(msgspec.Struct, frozen=True):
     id: str
     status: str
     new_version: str = ""
-    before: dict[str, Estimate] = {}
-    after: dict[str, Estimate] = {}
+    before: float | None = None  # accuracy by labels; None: not known
+    after: float | None = None
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What alerts and labels led to, as `/status` shows it."""
+
+    requests: tuple[Request, ...] = ()  # newest first
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """What labels say of the model, as `/status` shows it."""
+
+    tracked: Estimate | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -68,8 +80,18 @@ class ModelStatus(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...] = ()
     alerts: tuple[OpenAlert, ...] = ()
     label_tasks: int = 0
-    accuracy: Estimate | None = None
-    retraining: tuple[Request, ...] = ()
+    labelled: Labelled | None = None
+    renewal: Renewal | None = None
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """By the labels so far."""
+        return None if self.labelled is None else self.labelled.tracked
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """To retrain, newest first."""
+        return () if self.renewal is None else self.renewal.requests
 
     @property
     def findings(self) -> int:

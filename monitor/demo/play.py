@@ -50,6 +50,16 @@ state: {{path: {home}/state}}
 models:
   - name: shelf-camera
     reference: {{path: {home}/reference}}
+    # An hour passes in a minute here, so what is thought of by the hour elsewhere is thought of by the minute.
+    sampling: {{per_hour: 600, most: 25}}
+    accuracy: {{span: 5m, patience: 2m}}
+    retraining:
+      mode: automatic
+      every: 1m
+      price: {{retrain: 300}}
+      gates: {{labels: 100, new_class: 25, cool_down: 10m}}
+retraining_targets:
+  - {{kind: webhook, url: "http://127.0.0.1:{trainer}/", secrets: ["{signing}"]}}
 """
 
 

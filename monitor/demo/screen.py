@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -110,10 +109,9 @@ def summary(story: Story) -> Group:
     parts: list[RenderableType] = [_noticed(story), _reckoned(story)]
     request = story.request
     if request is not None:
-        before, after = (_accuracy(found) for found in (request.before, request.after))
-        parts.append(
-            Text(f"Retraining {request.id}: {request.status}, version {request.new_version}; {before} -> {after}")
-        )
+        before, after = ("unknown" if a is None else f"{a:.1%}" for a in (request.before, request.after))
+        said = f"version {request.new_version or 'none'}, accuracy by labels {before} before, {after} after"
+        parts.append(Text(f"Retraining {request.id}: {request.status}; {said}."))
     parts += [Text(failure, "bold red") for failure in story.failures()]
     return Group(*parts)
 
@@ -145,10 +143,6 @@ def _reckoned(story: Story) -> Table:
         said = "none" if told.estimate is None else _interval(told.estimate)
         table.add_row(ACTS[told.act].title, f"{told.truth:.1%}", said, f"{told.labels:,}")
     return table
-
-
-def _accuracy(found: Mapping[str, Estimate]) -> str:
-    return _interval(found["accuracy"]) if "accuracy" in found else "unknown"
 
 
 def _interval(estimate: Estimate) -> str:

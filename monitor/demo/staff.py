@@ -118,23 +118,11 @@ class OnCall:
         return Deed(command, "taken")
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """Which event is asked about."""
-
-    id: str
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What a labeler reads of a task."""
-
-    id: str
-    event: Picture
-
-
 class Leased(msgspec.Struct, frozen=True):
-    """A task, and the token that proves whose it is."""
+    """What a labeler reads of a task, and the token that proves whose it is."""
 
-    task: Task
+    task: str
+    event: str
     token: str
 
 
@@ -177,11 +165,11 @@ class Labelers:
         if not body:
             return False
         leased = msgspec.json.decode(body, type=Leased)
-        label = self._truths.label(leased.task.event.id)
-        path = f"/v1/labels/{leased.task.id}"
+        label = self._truths.label(leased.event)
+        path = f"/v1/labels/{leased.task}"
         if label is None:
             api.ask("POST", f"{path}/skip", {"token": leased.token, "reason": "no such picture"})
         else:
             api.ask("POST", f"{path}/submit", {"token": leased.token, "label": label})
-            self._done.append(leased.task.id)
+            self._done.append(leased.task)
         return True

@@ -36,7 +36,6 @@ class Story:
         self._truths, self._on_call, self._labelers = truths, on_call, labelers
         self._model = ModelStatus("")
         self._ends: dict[int, tuple[Estimate | None, int]] = {}  # by act: as it stood when last seen in the act
-        self._versions: list[str] = []
 
     def read(self, model: ModelStatus, act: int) -> tuple[list[News], list[Deed]]:
         """What a look tells, and what the person on call did upon it."""
@@ -59,7 +58,7 @@ class Story:
     @property
     def request(self) -> Request | None:
         """The request to retrain that the new version answered, else the last one."""
-        requests = self._model.retraining
+        requests = self._model.requests
         return next((r for r in requests if r.status == "closed"), requests[0] if requests else None)
 
     def failures(self) -> list[str]:

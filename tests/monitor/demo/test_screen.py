@@ -8,7 +8,7 @@ from rich.console import Console
 
 from monitor.demo.acts import ACTS, NEW, starts
 from monitor.demo.api import Api
-from monitor.demo.diary import Estimate, ModelStatus, News, OpenAlert, Score, Turn
+from monitor.demo.diary import Estimate, Labelled, ModelStatus, News, OpenAlert, Score, Turn
 from monitor.demo.screen import Board, announce, report, summary
 from monitor.demo.staff import Labelers, OnCall, Truths
 from monitor.demo.story import Story
@@ -80,7 +80,7 @@ def test_the_summary_names_what_went_unnoticed_what_the_calm_raised_and_how_righ
     story = Story(START, Truths(truths), OnCall(nobody, 1e9), Labelers([], Truths(truths)))
     gain = alert("brightness", since=START + list(starts())[1] + 30.0)
     early = alert("latency", "level", START + 500.0)
-    story.read(ModelStatus("m", alerts=(gain, early), accuracy=Estimate(0.76, 0.7, 0.82)), 0)
+    story.read(ModelStatus("m", alerts=(gain, early), labelled=Labelled(Estimate(0.76, 0.7, 0.82))), 0)
     console.print(summary(story))
     rows = said(console).splitlines()
     assert any("brightness moved" in row and "psi on brightness" in row and "30 s" in row for row in rows)
