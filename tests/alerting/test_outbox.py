@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from alerting import outbox as module
 from alerting.alert import Alert, Notice, Severity, Transition, notice_id
-from alerting.outbox import Item, Outbox, Saved, notice_in, notices_to
+from alerting.deliver import Backoff, Circuit, Lane, Undelivered
+from alerting.outbox import Item, Outbox, Saved, Sum, notice_in, notices_to
 
 
 def item(name: str, destination: str = "log", payload: bytes = b"x", created: float = 0.0) -> Item:
@@ -89,3 +94,115 @@ def test_nothing_is_lost_or_taken_twice_and_the_bytes_are_exact(steps: list[tupl
             assert outbox.pending(name, 99) == [i for i in waiting.values() if i.destination == name]
         overhead = outbox.bytes - sum(len(i.payload) for i in waiting.values())
         assert overhead == len(waiting) * 200
+
+
+class Receiving:
+    """A destination that may be down, refuse what is about some things, or take part of a batch; it keeps no state."""
+
+    def __init__(self) -> None:
+        self.taken: list[Item] = []
+        self.down = False
+        self.refuses: set[str] = set()
+        self.through = 0
+
+    def send(self, items: Sequence[Item]) -> None:
+        if self.down:
+            self.taken += items[: self.through]
+            raise Undelivered("down", retry=True, delivered=min(self.through, len(items)))
+        for i, one in enumerate(items):
+            if one.about in self.refuses:
+                self.taken += items[:i]
+                raise Undelivered("refused", retry=False, delivered=i)
+        self.taken += items
+
+    def close(self) -> None: ...
+
+
+class Daemon(RuleBasedStateMachine):
+    """Outbox and lane as the daemon has them, killed and started again from its last checkpoint at any moment.
+
+    What judging puts after a checkpoint it puts again after a crash, with the same ids, as it reads its log again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.receiving = Receiving()
+        self.log: list[Item] = []  # all that was ever judged
+        self.read = 0  # of the log
+        self.saved = (0, Saved())
+        self.now = 0.0
+        self.start()
+
+    def start(self) -> None:
+        self.read, saved = self.saved
+        self.outbox = Outbox(msgspec.msgpack.decode(msgspec.msgpack.encode(saved), type=Saved))
+        self.lane = Lane(self.receiving, Backoff(first=1.0, longest=8.0, trip=2), random.Random(1))
+        self.offered: set[str] = set()
+        self.offer()
+
+    def offer(self) -> None:
+        new = [one for one in self.outbox.pending("a", 10**9) if one.id not in self.offered]
+        self.offered |= {one.id for one in new}
+        self.lane.queue.extend(new)
+
+    @rule(abouts=st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=4))
+    def judge(self, abouts: list[str]) -> None:
+        """Whatever was judged before a crash and not saved comes first, again."""
+        self.log += [Item(str(len(self.log) + i), "a", b"", 0.0, about) for i, about in enumerate(abouts)]
+        self.outbox.put(self.log[self.read :])
+        self.read = len(self.log)
+        self.offer()
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 2.0, 10.0]))
+    def deliver(self, seconds: float) -> None:
+        self.now += seconds
+        due = self.lane.circuit(self.now)
+        attempts, before = self.lane.attempts, len(self.receiving.taken)
+        through = self.lane.send(self.now)
+        if due is Circuit.OPEN:
+            assert self.lane.attempts == attempts
+        if due is Circuit.HALF_OPEN:
+            assert len(self.receiving.taken) - before <= 1
+        self.outbox.done(one.key for one in through)
+
+    @rule(down=st.booleans(), through=st.integers(0, 2))
+    def trouble(self, down: bool, through: int) -> None:
+        self.receiving.down, self.receiving.through = down, through
+
+    @rule(refuses=st.sets(st.sampled_from(["x", "y"])))
+    def refuse(self, refuses: set[str]) -> None:
+        self.receiving.refuses = refuses
+
+    @rule()
+    def save(self) -> None:
+        self.saved = (self.read, self.outbox.save())
+
+    @rule()
+    def crash(self) -> None:
+        self.start()
+
+    @invariant()
+    def order_is_kept_about_each_thing(self) -> None:
+        for about in "xyz":
+            first = dict.fromkeys(int(one.id) for one in self.receiving.taken if one.about == about)
+            assert list(first) == sorted(first)
+
+    @invariant()
+    def the_lane_holds_what_the_outbox_waits_for_and_no_more(self) -> None:
+        assert len(self.lane.queue) + self.lane.refused == len(self.outbox.pending("a", 10**9))
+
+    def teardown(self) -> None:
+        """Once the destination is well, all that was judged arrives, however it went before."""
+        self.receiving.down, self.receiving.refuses = False, set()
+        self.outbox.put(self.log[self.read :])
+        self.offer()
+        for _ in range(10 * len(self.log) + 10):
+            self.now = max(self.now, min(self.lane.due(refreshing=False), self.now + 100.0))
+            self.outbox.done(one.key for one in self.lane.send(self.now))
+        assert {one.id for one in self.receiving.taken} == {one.id for one in self.log}
+        assert self.outbox.waiting().get("a", Sum(0, None)).items == 0
+        self.order_is_kept_about_each_thing()
+
+
+TestDaemon = Daemon.TestCase
+TestDaemon.settings = settings(max_examples=150, stateful_step_count=30)
