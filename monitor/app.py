@@ -23,8 +23,7 @@ from alerting.alert import Alert
 from alerting.deliver import Circuit, Condition, Delivery, Sink
 from alerting.labeling.queue import QueueError, QueueSink
 from alerting.retraining import Request
-from detectors.encode import Undecodable
-from detectors.reference import Reference
+from monitor.api.acts import Acts
 from monitor.committee.host import host_all, hosting
 from monitor.config import Config, LogOptions, exposed, kind_of
 from monitor.decode import Own
@@ -41,11 +40,12 @@ from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
 from monitor.metrics import Meters
 from monitor.people import People, resident
 from monitor.plan import Plan, labelled, plans, server_of
+from monitor.references import References, Unreadable
 from monitor.snapshot import Snapshot
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions, HttpSource, frame
 from monitor.sources.scrape import ScrapeSource
-from monitor.store import DirectoryStore, MemoryStore, Store
+from monitor.store import DirectoryStore, MemoryStore
 from monitor.web import Unbound, Web
 
 log = logging.getLogger(__name__)
@@ -56,42 +56,6 @@ PATIENCE = 10.0  # seconds that destinations get at the end; Kubernetes gives th
 
 class Unstartable(Exception):
     """The daemon cannot start; the text says what to change. Exit code 2."""
-
-
-class References:
-    """References by model: a configured file, or what was learned and lies in the store."""
-
-    def __init__(self, models: Mapping[str, Plan], store: Store) -> None:
-        self._models, self._store = models, store
-
-    def find(self, model: str) -> Reference | None:
-        """None while it is being learned. Raises Unstartable for a file that is none."""
-        path = self._models[model].path
-        if path is not None:
-            try:
-                return Reference.decode(Path(path).read_bytes())
-            except OSError as error:
-                raise Unstartable(f"reference of model {model!r}: {path}: {error.strerror}") from error
-            except Undecodable as error:
-                raise Unstartable(
-                    f"reference of model {model!r}: {path} is no reference ({error}); make one with "
-                    "`driftd reference build`"
-                ) from error
-        data = self._store.get(_name(self._models[model].name))
-        if data is None:
-            return None
-        try:
-            return Reference.decode(data)
-        except Undecodable as error:
-            log.warning("the learned reference of model %r cannot be read and is learned anew: %s", model, error)
-            return None
-
-    def learned(self, reference: Reference) -> None:
-        self._store.put(_name(reference.model), reference.encode())
-
-
-def _name(model: str) -> str:
-    return f"reference/{quote(model, safe='')}"
 
 
 class App:
@@ -131,6 +95,7 @@ class App:
             alerts=config.alerts,
             references=references.find,
             learned=references.learned,
+            successors=references,
             clock=time.time,
             meters=self.meters,
         )
@@ -142,6 +107,7 @@ class App:
             delivery=self._delivery,
             destinations=[sink.name for sink in config.alerts.sinks],
             labels=config.queue.name,
+            targets=[target.name for target in config.retraining_targets],
             budget=limits.outbox_bytes,
             every=config.state.checkpoint_every,
             meters=self.meters,
@@ -156,6 +122,7 @@ class App:
                 labels=labelled(models),
                 options=config.window,
                 references=references.find,
+                successors=references,
                 send=send,
                 save=lambda name, data: store.put(f"ingest/{name}", data),
                 load=lambda name: store.get(f"ingest/{name}"),
@@ -178,11 +145,16 @@ class App:
             )
         except (OSError, ValueError, QueueError) as error:
             raise Unstartable(f"labeling tools: {error}") from error
-        self._web = Web(config.web, self, self.meters, people, (), intake=config.intake)
+        try:
+            self._acts = Acts(config.queue, self, self.meters, intake=config.intake)
+        except QueueError as error:
+            raise Unstartable(f"labeling: {error}") from error
+        self._web = Web(config.web, self, self.meters, people, self._acts.endpoints(), intake=config.intake)
         self._counted: dict[str, int] = {}
         self._jobs = BackgroundScheduler(daemon=True)
         self._jobs.add_job(self._measure, "interval", seconds=MEASURED)
         self._handover.schedule(self._jobs)
+        self._acts.schedule(self._jobs)
 
     def _sources(self) -> Iterator[tuple[str, Source, Decoder, Mapping[str, Plan]]]:
         """Each configured source with the models it feeds, then the servers that are scraped."""
@@ -201,6 +173,7 @@ class App:
             sink.name: partial(sink.open, home) for sink in self._config.alerts.sinks
         }
         opening[queue.name] = lambda: QueueSink(queue.open(), time.time)
+        opening |= {target.name: target.open for target in self._config.retraining_targets}
         opened: dict[str, Sink] = {}
         for name, opens in opening.items():
             try:
@@ -249,7 +222,7 @@ class App:
         return self._judge.alerts()
 
     def requests(self) -> Sequence[Request]:
-        return ()
+        return self._judge.requests()
 
     def exchange_name(self, model: str) -> str | None:
         return next((key for key, plan in self._models.items() if plan.name == model), None)
@@ -329,6 +302,7 @@ class App:
         self._jobs.shutdown()
         self._web.stop()
         self._handover.close()
+        self._acts.close()
         self._dead.close()
         for held in (self._exchange, self._intake):
             if held is not None:
@@ -408,6 +382,7 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
         alerts=config.alerts,
         references=references.find,
         learned=references.learned,
+        successors=references,
         clock=lambda: 0.0,
         meters=meters,
     )
@@ -437,6 +412,7 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
             labels=labelled(models),
             options=config.window,
             references=references.find,
+            successors=references,
             send=exchange.append,
             save=store.put,
             load=store.get,

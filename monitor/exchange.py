@@ -22,16 +22,24 @@ from monitor.versions import Met
 ENDED = 1 << 62  # `below` of a lane whose source has an end and has reached it: nobody need wait for it any more
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """A window's rows as counted on one reference."""
+
+    reference: str  # its version
+    profile: bytes
+    scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
+
+
 class Partial(msgspec.Struct, frozen=True):
     """A lane's part of a window of a model."""
 
     window: int  # number of the window: start / size
     rows: int
-    profile: bytes | None  # None while the reference is being learned
-    events: list[Event] = []  # instead of it, the first of the window's events, at most the number to learn from
+    counts: list[Counted] = []  # of the same rows, each on another reference; none while the first is being learned
+    events: list[Event] = []  # instead of them, the first of the window's events, at most the number to learn from
+    raw: list[Event] = []  # besides them, the same of a window whose rows another reference may be learned from
     draw: Pools | None = None  # candidates for labeling
     late: bool = False  # of a window closed before: goes to the totals, is not judged
-    scopes: dict[str, bytes] = {}  # profiles of the parts of the rows that are watched on their own
     versions: dict[str, int] = {}  # rows by the version that answered them, of the first few versions seen
     ids: dict[int, str] = {}  # by key, of the rows that the profile has in its sample
 
@@ -44,7 +52,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     serial: int
     below: int | None  # None: nothing closed yet; announces the lane, which the judge then waits for
     partials: list[Partial] = []
-    reference: str = ""  # version of the reference that the profiles were counted on
+    turn: tuple[str, int] | None = None  # a reference counted on as well, by version, and the first window that is
     newest: float = float("nan")  # event time of the newest row behind this message
     arrived: float = float("nan")  # when that row reached the source
     hours: dict[int, Hour] = {}  # of the model's labels: the lane's hours of event time that they changed

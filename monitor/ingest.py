@@ -19,25 +19,26 @@ import numpy as np
 
 from detectors.core import Batch, Floats, Ints, Scorer
 from detectors.encode import Undecodable, decode, decode_batch, encode, encode_batch
-from detectors.profile import Profile
-from detectors.reference import Reference, scored
+from detectors.reference import Reference
 from detectors.selection import Pools
 from monitor.decode.columns import to_batch
 from monitor.event import Bad, Decoder, Event, Half, Label, Partition, Raw, Record, Schema
 from monitor.examples import Ids, of_sample, remember
-from monitor.exchange import ENDED, Closed, Partial, to_bytes
+from monitor.exchange import ENDED, Closed, Counted, Partial, to_bytes
+from monitor.gauges import Gauges, Tally, Turn
 from monitor.join import Joiner
 from monitor.journal import deadly
 from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
-from monitor.sampling import Offer, SamplingOptions
+from monitor.references import References
+from monitor.sampling import SamplingOptions
 from monitor.scopes import Scopes
 from monitor.versions import Met, Versions, count_versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 NO_LABELS: Mapping[str, LabelOptions] = {}
 NO_HOURS: Mapping[int, Hour] = {}
 PACED = 5.0  # seconds of arrival between looks at how fast event time passes
@@ -61,16 +62,16 @@ class Model(Protocol):
 class _Window:
     """An open window of a model in a lane."""
 
-    __slots__ = ("draw", "events", "ids", "origin", "profile", "rows", "scopes", "versions", "waiting")
+    __slots__ = ("draw", "events", "ids", "origin", "raw", "rows", "tallies", "versions", "waiting")
 
     def __init__(self, origin: Partition) -> None:
         self.origin = origin  # what a label task says of where its event lies
         self.rows = 0
-        self.profile: Profile | None = None
+        self.tallies: list[Tally] = []  # the first is what rows are offered and kept by
         self.waiting = Rows()
         self.events: list[Event] = []  # while the reference is being learned
+        self.raw: list[Event] = []  # where another is to be
         self.draw: Pools | None = None
-        self.scopes: dict[str, Profile] = {}
         self.versions: dict[str, int] = {}  # rows by version
         self.ids: Ids = {}
 
@@ -78,7 +79,7 @@ class _Window:
 class _Stream:
     """A model in a lane. Its windows close by its own events: models that share a topic do not disturb each other."""
 
-    __slots__ = ("below", "late", "newest", "open", "serial")
+    __slots__ = ("below", "late", "newest", "open", "serial", "turn")
 
     def __init__(self) -> None:
         self.newest: dict[str, float] = {}  # newest event time by topic
@@ -86,6 +87,15 @@ class _Stream:
         self.serial = 0
         self.open: dict[int, _Window] = {}
         self.late: dict[int, _Window] = {}
+        self.turn: Turn | None = None
+
+    def begin(self, coming: str) -> None:
+        """Counts windows that are not begun yet on the coming reference as well; on none but one's own if empty."""
+        if coming and (self.turn is None or self.turn[0] != coming):
+            begun = [-(1 << 62) if self.below is None else self.below, *(number + 1 for number in self.open)]
+            self.turn = coming, max(begun)
+        elif not coming:
+            self.turn = None
 
     @property
     def mark(self) -> float:
@@ -140,12 +150,11 @@ class _SavedWindow(msgspec.Struct, frozen=True):
     late: bool
     origin: tuple[str, int]
     rows: int
-    reference: str
-    profile: bytes | None
+    counts: list[Counted]
     waiting: bytes | None
     events: list[Event]
+    raw: list[Event]
     draw: Pools | None
-    scopes: dict[str, bytes]
     versions: dict[str, int] = {}
     ids: Ids = {}
 
@@ -155,6 +164,7 @@ class _SavedStream(msgspec.Struct, frozen=True):
     below: int | None
     serial: int
     windows: list[_SavedWindow]
+    turn: Turn | None = None
 
 
 class _SavedLane(msgspec.Struct, frozen=True):
@@ -188,6 +198,7 @@ class Ingest:
         load: Callable[[str], bytes | None],
         set_aside: Callable[[Partition, Raw, Bad], None],
         meters: Meters,
+        successors: References | None = None,
     ) -> None:
         self.name = name
         self._decoder = decoder
@@ -197,13 +208,10 @@ class Ingest:
         following = {*map(outcomes_of, labels), *map(versions_of, self._compared)}
         self._fed = [name for name in models if name not in following]  # by events of their own
         self._options = options
-        self._find_reference = references
         self._send, self._save, self._load = send, save, load
         self._set_aside = set_aside
         self._meters = meters
-        self._references: dict[str, Reference] = {}
-        self._scorers: dict[str, Mapping[str, Scorer]] = {}
-        self._offers: dict[str, Offer] = {}
+        self._gauges = Gauges(models, references, successors)
         self._lanes: dict[int, _Lane] = {}
         self._skew: float | None = None  # arrival minus event time of the newest row: how live the source is
         self._pace = _Pace()
@@ -224,14 +232,14 @@ class Ingest:
     # -- references
 
     def look(self) -> None:
-        """Asks for the references that were not there yet."""
-        for name, model in self._models.items():
-            found = None if name in self._references else self._find_reference(name)
-            if found is not None:
-                self._references[name] = found
-                self._scorers[name] = model.scorers(found.schema)
-                if model.sampling is not None:
-                    self._offers[name] = Offer(model.sampling, found)
+        """Asks for the references that were not there yet, and what takes the place of those that were."""
+        self._gauges.look()
+        for lane in self._lanes.values():
+            self._begin_turns(lane)
+
+    def _begin_turns(self, lane: _Lane) -> None:
+        for model, stream in lane.streams.items():
+            stream.begin(self._gauges.coming(model))
 
     def _route(self, name: str) -> str | None:
         """The model that takes events of this name: of that name, or the one that takes all, or the only one."""
@@ -243,7 +251,7 @@ class Ingest:
 
     def schemas(self) -> Mapping[str, Schema]:
         """Schemas of the models whose reference is known."""
-        return {name: reference.schema for name, reference in self._references.items()}
+        return self._gauges.schemas()
 
     # -- records
 
@@ -273,7 +281,11 @@ class Ingest:
                     self._take_rows(lane, partition, model, batch, records, labels.pop(model, ()))
         for name, found in events.items():
             model = self._known(partition, records, name, (e.offset for e in found))
-            if model is not None:
+            reference = None if model is None else self._gauges.reference(model)
+            if model is not None and reference is not None and model in self._gauges.wanted:
+                batch = to_batch(found, reference.schema)
+                self._take_rows(lane, partition, model, batch, records, labels.pop(model, ()), found)
+            elif model is not None:
                 self._take_events(lane, partition, model, found, records)
         for model, rest in labels.items():
             lane.outcomes[model].hold(rest, np.full(len(rest), self._stream(lane, model).reached))
@@ -318,7 +330,9 @@ class Ingest:
                 self._try(model, batch, range(len(batch)))
 
     def _try(self, model: str, batch: Batch, rows: Sequence[int]) -> None:
-        self._count(model, _Window(Partition("", 0)), batch.take(np.array(rows)))
+        window = _Window(Partition("", 0))
+        window.tallies = self._gauges.tallies(model, 1 << 62, None)
+        self._count(model, window, batch.take(np.array(rows)))
 
     def _known(self, partition: Partition, records: Sequence[Raw], name: str, offsets: Iterable[int]) -> str | None:
         model = self._route(name)
@@ -357,8 +371,9 @@ class Ingest:
         for side, orphans in lane.joiner.take_orphans().items():
             self._meters.orphans.labels(self.name, side).inc(orphans)
         for name, found in paired.items():
-            reference = self._references.get(self._route(name) or "")
-            if reference is None:
+            model = self._route(name) or ""
+            reference = self._gauges.reference(model)
+            if reference is None or model in self._gauges.wanted:
                 events.setdefault(name, []).extend(found)
             else:
                 batches.setdefault(name, []).append(to_batch(found, reference.schema))
@@ -379,9 +394,15 @@ class Ingest:
         batch: Batch,
         records: Sequence[Raw],
         labels: Sequence[Label],
+        raw: Sequence[Event] = (),
     ) -> None:
+        """`raw`: the same rows as they came, where those are asked for."""
+
         def add(into: dict[int, _Window], number: int, rows: slice | Ints) -> None:
-            self._add_rows(lane, partition, model, into, number, batch.take(rows))
+            some = batch.take(rows)
+            self._add_rows(lane, partition, model, into, number, some)
+            if raw:
+                self._add_raw(model, into[number], [raw[i] for i in np.arange(len(raw))[rows].tolist()], some.times)
 
         batch.times = self._settled(lane, partition, model, batch.times, batch.offsets, records)
         if labels:
@@ -396,9 +417,17 @@ class Ingest:
         window = into.get(number)
         if window is None:
             window = into[number] = _Window(origin)
+        if not window.tallies:
+            window.tallies = self._gauges.tallies(model, number, self._stream(lane, model).turn)
         window.rows += len(rows)
         for block in window.waiting.add(rows):
             self._keep(lane, model, self._count(model, window, block))
+
+    def _add_raw(self, model: str, window: _Window, events: Sequence[Event], times: Floats) -> None:
+        room = max(0, self._models[model].learn - len(window.raw))
+        for event, time in zip(events[:room], times[:room].tolist(), strict=True):
+            event.time = time
+            window.raw.append(event)
 
     def _add_event(self, origin: Partition, model: str, into: dict[int, _Window], number: int, event: Event) -> None:
         window = into.setdefault(number, _Window(origin))
@@ -479,21 +508,19 @@ class Ingest:
 
     def _count(self, model: str, window: _Window, block: Batch) -> Batch:
         """The rows with the scorers' columns, counted."""
-        reference, plan = self._references[model], self._models[model]
-        rows = scored(block, self._scorers[model], reference.fitted)
-        if window.profile is None:
-            window.profile = Profile(reference.layout)
-        window.profile.update(rows)
-        remember(window.ids, rows, window.profile)
+        plan, (first, *others) = self._models[model], window.tallies
+        rows = first.gauge.scored(block)
+        beyond = first.count(rows, plan.scopes)
+        for tally in others:
+            tally.count(tally.gauge.scored(block), plan.scopes)
+        remember(window.ids, rows, first.profile)
         count_versions(rows, window.versions)
-        if plan.scopes:
-            beyond = plan.scopes.count(rows, reference.layout, window.scopes)
-            if beyond:
-                self._meters.unwatched_versions.labels(plan.name).inc(beyond)
-        if plan.sampling is not None:
+        if beyond:
+            self._meters.unwatched_versions.labels(plan.name).inc(beyond)
+        if first.gauge.offer is not None:
             if window.draw is None:
-                window.draw = self._offers[model].start()
-            self._offers[model].take(window.draw, rows, window.origin)
+                window.draw = first.gauge.offer.start()
+            first.gauge.offer.take(window.draw, rows, window.origin)
         return rows
 
     def _keep(self, lane: _Lane, model: str, rows: Batch) -> None:
@@ -532,10 +559,15 @@ class Ingest:
         stream, origin = self._stream(lane, name), Partition(name, number)
         since = below - 1 if stream.below is None else stream.below
         events = follower.join(below * size, since * size)
-        if events and name in self._references:
-            batch = to_batch(events, self._references[name].schema)
+        reference = self._gauges.reference(name)
+        if events and reference is not None:
+            batch = to_batch(events, reference.schema)
             for window, rows in by_window(np.floor(batch.times / size).astype(np.int64)):
-                self._add_rows(lane, origin, name, stream.open, window, batch.take(rows))
+                some = batch.take(rows)
+                self._add_rows(lane, origin, name, stream.open, window, some)
+                if name in self._gauges.wanted:
+                    raw = [events[i] for i in np.arange(len(events))[rows].tolist()]
+                    self._add_raw(name, stream.open[window], raw, some.times)
         else:
             for event in events:
                 self._add_event(origin, name, stream.open, math.floor(event.time / size), event)
@@ -552,10 +584,11 @@ class Ingest:
         rest = window.waiting.rest()
         if rest is not None:
             self._keep(lane, model, self._count(model, window, rest))
-        profile = None if window.profile is None else window.profile.encode()
-        scopes = {name: part.encode() for name, part in window.scopes.items()}
-        ids = {} if window.profile is None else of_sample(window.ids, window.profile)
-        return Partial(number, window.rows, profile, window.events, window.draw, late, scopes, window.versions, ids)
+        counts = [tally.encode() for tally in window.tallies if tally.profile.rows]
+        ids = of_sample(window.ids, window.tallies[0].profile) if counts else {}
+        return Partial(
+            number, window.rows, counts, window.events, window.raw, window.draw, late, window.versions, ids
+        )  # fmt: skip
 
     def _say(
         self,
@@ -569,14 +602,13 @@ class Ingest:
         met: Sequence[Met] = (),
     ) -> None:
         stream.serial += 1
-        reference = self._references.get(model)
         message = Closed(
             model,
             self._lane_name(number),
             stream.serial,
             stream.below if below is None else below,
             partials,
-            reference.version if reference else "",
+            stream.turn,
             stream.mark,
             lane.arrived,
             dict(hours),
@@ -686,6 +718,7 @@ class Ingest:
             self._lanes[partition.number] = lane
             for model in self._models:
                 stream = self._stream(lane, model)
+                stream.begin(self._gauges.coming(model))
                 if not stream.serial:  # announced, so that the judge waits for this lane from its first window on
                     self._say(partition.number, lane, model, stream, [])
             self._flush(partition.number, lane)
@@ -694,10 +727,10 @@ class Ingest:
     def _new_lane(self) -> _Lane:
         lane = _Lane()
         lane.outcomes = {
-            model: Outcomes(options, partial(self._references.get, model)) for model, options in self._labels.items()
+            model: Outcomes(options, partial(self._gauges.reference, model)) for model, options in self._labels.items()
         }
         lane.versions = {
-            model: Versions(self._options.size, partial(self._references.get, model)) for model in self._compared
+            model: Versions(self._options.size, partial(self._gauges.reference, model)) for model in self._compared
         }
         return lane
 
@@ -721,14 +754,12 @@ class Ingest:
     def _save_lane(self, number: int, lane: _Lane) -> None:
         streams = {}
         for model, stream in lane.streams.items():
-            reference = self._references.get(model)
-            version = reference.version if reference else ""
             windows = [
-                _saved(number_, window, version, late=late)
+                _saved(number_, window, late=late)
                 for late, some in ((False, stream.open), (True, stream.late))
                 for number_, window in some.items()
             ]
-            streams[model] = _SavedStream(stream.newest, stream.below, stream.serial, windows)
+            streams[model] = _SavedStream(stream.newest, stream.below, stream.serial, windows, stream.turn)
         outcomes = {model: joiner.state() for model, joiner in lane.outcomes.items()}
         versions = {model: answers.state() for model, answers in lane.versions.items()}
         blob = _SavedLane(FORMAT, lane.offsets, streams, lane.joiner.state(), outcomes, lane.unsent, versions)
@@ -755,6 +786,7 @@ class Ingest:
                 continue
             stream = lane.streams[model] = _Stream()
             stream.newest, stream.below, stream.serial = held.newest, held.below, held.serial
+            stream.turn = held.turn
             for kept in held.windows:
                 window = self._restored(model, kept)
                 (stream.late if kept.late else stream.open)[kept.window] = window
@@ -763,36 +795,32 @@ class Ingest:
     def _restored(self, model: str, kept: _SavedWindow) -> _Window:
         window = _Window(Partition(*kept.origin))
         window.rows, window.events = kept.rows, kept.events
-        window.draw, window.versions = kept.draw, kept.versions
-        reference = self._references.get(model)
+        window.raw, window.draw, window.versions, window.ids = kept.raw, kept.draw, kept.versions, kept.ids
         if kept.waiting is not None:
             window.waiting = Rows([decode_batch(kept.waiting)])
-        if kept.profile is not None and reference is not None:
-            try:
-                window.profile = Profile.decode(reference.layout, kept.profile)
-                layout = reference.layout.valued
-                window.scopes = {name: Profile.decode(layout, part) for name, part in kept.scopes.items()}
-                window.ids = kept.ids
-            except Undecodable:
+        if self._gauges.reference(model) is not None:
+            found = [self._gauges.restored(model, counted) for counted in kept.counts]
+            window.tallies = [tally for tally in found if tally is not None]
+            if not window.tallies and (kept.counts or kept.waiting is not None):
+                window.tallies, window.ids = self._gauges.tallies(model, kept.window, None), {}
                 log.warning(
                     "model %s: the reference changed; window %d counts only what comes from here on", model, kept.window
                 )
         return window
 
 
-def _saved(number: int, window: _Window, reference: str, *, late: bool) -> _SavedWindow:
+def _saved(number: int, window: _Window, *, late: bool) -> _SavedWindow:
     rest = window.waiting.rest()
     return _SavedWindow(
         number,
         late,
         (window.origin.topic, window.origin.number),
         window.rows,
-        reference,
-        None if window.profile is None else window.profile.encode(),
+        [tally.encode() for tally in window.tallies],
         None if rest is None else encode_batch(rest),
         window.events,
+        window.raw,
         window.draw,
-        {name: part.encode() for name, part in window.scopes.items()},
         window.versions,
         window.ids,
     )

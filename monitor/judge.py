@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Protocol
@@ -19,30 +19,36 @@ import msgspec
 from alerting import lifecycle, verdicts
 from alerting.alert import Alert, Look, Notice, Symptom, Verdict
 from alerting.labeling.task import Draw, Labels, Withdrawal
+from alerting.retraining import Request, Word
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged
-from detectors.reference import Reference, build_from, scored
+from detectors.reference import Reference, scored
 from monitor.accuracy import CHECK as LABELED
 from monitor.accuracy import Accuracy, AccuracyOptions, concept
 from monitor.accuracy import State as Labelled
-from monitor.decode.columns import infer, to_batch
+from monitor.decode.columns import to_batch
 from monitor.event import Event, Schema
 from monitor.examples import Ids, remember, with_examples
 from monitor.exchange import ENDED, Closed, Message, Partial, Told
 from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
+from monitor.references import References
+from monitor.renewal import Renewal, Turn
+from monitor.renewal import State as Renewing
+from monitor.retraining import Performance
 from monitor.sampling import SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
+from monitor.succession import Succession, Successor, learn
 from monitor.tasks import Sampler, Sampling
 from monitor.versions import versions_of
 from monitor.watch import Check, SavedWatch, Watch
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 EMPTY = 60  # windows without a row that are judged one after the other; a longer gap in event time is jumped
 AWAY = 30  # windows without a row after which a version gives its place to a new one
 TOLD = 10_000  # ids of what was told that are kept, to know what comes again
@@ -71,6 +77,7 @@ class Model(Protocol):
     def scope_checks(self) -> Sequence[Check]: ...
     @property
     def dataset(self) -> str: ...  # that label tasks belong to
+    def renewal(self) -> Renewal | None: ...  # what its alerts and labels lead to
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
 
 
@@ -81,11 +88,13 @@ class Effects(msgspec.Struct):
     notices: list[Notice] = []
     draws: list[Draw] = []
     withdrawals: list[Withdrawal] = []
+    requests: list[Request] = []
 
 
 class _Lane(msgspec.Struct):
     serial: int = 0
     below: int | None = None
+    turn: tuple[str, int] | None = None  # as in `Closed`
 
 
 class _State(msgspec.Struct):
@@ -103,7 +112,9 @@ class _State(msgspec.Struct):
     windows: int = 0
     tasks: int = 0
     told: dict[str, None] = {}  # ids of what was told, the newest
+    succession: Succession = msgspec.field(default_factory=Succession)
     labelled: Labelled | None = None
+    renewal: Renewing | None = None
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -116,7 +127,7 @@ class _Saved(msgspec.Struct, frozen=True):
 class _Desk:
     """One model on the judge's table."""
 
-    def __init__(self, key: str, plan: Model, window: float) -> None:
+    def __init__(self, key: str, plan: Model, window: float, successors: References | None) -> None:
         self.key = key
         self.plan = plan
         self.window = window
@@ -126,7 +137,16 @@ class _Desk:
         self.watches: dict[str, Watch] = {}  # by scope; once there is a reference, the whole model first
         self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
         self.accuracy = None if plan.sampling is None else Accuracy(plan.name, plan.accuracy)
+        self.successor = None if successors is None else Successor(key, plan, successors)
+        self.renewal = plan.renewal()
         self.texts: deque[str] = deque(maxlen=TEXTS)
+
+    def performance(self) -> Performance:
+        """What labels say of the model now."""
+        if self.accuracy is None:
+            return Performance()
+        known = self.accuracy
+        return Performance(known.view.version, known.drop(), known.measured(), known.fell())
 
     def judge_by(self, reference: Reference) -> None:
         """Watches the model and its slices against this reference, with nothing remembered."""
@@ -175,16 +195,18 @@ class Judge:
         learned: Callable[[Reference], None],
         clock: Callable[[], float],
         meters: Meters,
+        successors: References | None = None,
     ) -> None:
         self._alerts = alerts
         self._window = window
         self._learned = learned
         self._clock = clock
         self._meters = meters
-        self._desks = {key: _Desk(key, plan, window) for key, plan in models.items()}
+        self._desks = {key: _Desk(key, plan, window, successors) for key, plan in models.items()}
         # each model with the one that its labels become, and that one with the model
         self._outcomes = {name: outcomes_of(name) for name in models if outcomes_of(name) in models}
         self._answers = {outcomes: name for name, outcomes in self._outcomes.items()}
+        self._compared = {versions_of(name): name for name in models}
         self._unasked = {*self._answers, *map(versions_of, models)}  # not shown until they have events
         for name, desk in self._desks.items():
             reference = references(name)
@@ -216,13 +238,41 @@ class Judge:
             self._take_verdict(desk, message.act, effects)
         elif isinstance(message.act, Labels) and desk.accuracy is not None:
             desk.accuracy.take(message.act.returned)
+            if desk.renewal is not None:
+                desk.renewal.take_labels(message.act.returned)
+        elif isinstance(message.act, Word) and desk.renewal is not None:
+            self._renew(desk, desk.renewal.take_word(message.act, desk.state.alerts.now), effects)
         self._shown[desk.key] = self._show(desk)
 
     def _take_verdict(self, desk: _Desk, verdict: Verdict, effects: Effects) -> None:
         done = verdicts.rule(desk.state.alerts, verdict, self._alerts)
         log.info("model %s: verdict %s on %s: %s", desk.plan.name, verdict.ruling.value, verdict.key, done.outcome)
         effects.withdrawals += done.withdrawals
+        successor = desk.successor
+        if successor is not None and desk.reference is not None:
+            match done.learn:
+                case verdicts.Learn.PREPARE:
+                    successor.begin(f"{verdict.key} is intended, says {verdict.by}", taken=False)
+                case verdicts.Learn.TAKE:
+                    successor.take()
+                case verdicts.Learn.DROP:
+                    successor.drop()
+                case verdicts.Learn.RETURN:
+                    successor.go_back(f"{verdict.by} took back what was said of {verdict.key}")
+                case None:
+                    pass
         self._say(desk, done.notices, effects)
+
+    def _renew(self, desk: _Desk, turn: Turn, effects: Effects) -> None:
+        """What retraining and comparing versions lead to."""
+        effects.requests += turn.requests
+        effects.draws += turn.draws
+        if turn.answered and desk.successor is not None and desk.reference is not None:
+            version = turn.deployed or ""
+            desk.successor.begin(f"version {version} answers a request to retrain", taken=True, of=version)
+        desk.state.tasks += sum(len(draw.tasks) for draw in turn.draws)
+        for request in turn.requests:
+            self._meters.retraining.labels(desk.plan.name, request.status.value).inc()
 
     def _say(self, desk: _Desk, notices: Sequence[Notice], effects: Effects) -> None:
         effects.notices += notices
@@ -235,11 +285,14 @@ class Judge:
         if message.serial <= lane.serial:
             self._meters.duplicates.inc()
             return  # sent again after a crash
-        lane.serial, lane.below = message.serial, message.below
+        lane.serial, lane.below, lane.turn = message.serial, message.below, message.turn
         for hour, known in message.hours.items():
             state.hours.setdefault(hour, {})[message.lane] = known
         while len(state.hours) > HOURS:
             del state.hours[min(state.hours)]
+        compared = self._desks.get(self._compared.get(desk.key, desk.key))
+        if message.met and compared is not None and compared.renewal is not None:
+            compared.renewal.take_met(message.met)
         for partial in message.partials:
             if partial.late or (state.below is not None and partial.window < state.below):
                 self._take_late(desk, partial)
@@ -267,6 +320,7 @@ class Judge:
                 if min(following, upto) - window > EMPTY:
                     state.below = min(following, upto)
                     continue
+            self._succeed(desk, window)
             partials = state.pending.pop(window, [])
             rows += sum(p.rows for p in partials)
             self._judge_window(desk, window, partials, effects)
@@ -274,6 +328,17 @@ class Judge:
         if rows and not math.isnan(message.arrived):  # a lane restored and then only closed has had no arrival
             self._meters.judged_delay.labels(desk.plan.name).observe(max(0.0, self._clock() - message.arrived))
         self._shown[desk.key] = self._show(desk)
+
+    def _succeed(self, desk: _Desk, window: int) -> None:
+        """Turns to the next reference, where there is one and every lane has counted this window on it."""
+        if desk.successor is None or desk.reference is None:
+            return
+        turns = [lane.turn for lane in desk.state.lanes.values() if lane.below != ENDED]
+        due = desk.successor.due(turns, desk.state.pending)
+        if due is not None and window >= due:
+            following = desk.successor.turn(window, desk.reference)
+            if following is not None:
+                desk.judge_by(following)
 
     # -- windows
 
@@ -284,6 +349,8 @@ class Judge:
         if desk.reference is None:
             self._learn(desk, partials)
             return
+        if desk.successor is not None:
+            desk.successor.gather(partials)
         ids: Ids = {key: name for partial in partials for key, name in partial.ids.items()}
         profile, parts = self._profiles(desk, desk.reference, partials, ids)
         profiles = {WHOLE: profile, **parts}
@@ -298,6 +365,13 @@ class Judge:
                 symptoms += found
                 desk.texts.extend(symptom.text for symptom in found)
                 looked.add(Look(desk.plan.name, LABELED))
+        if desk.renewal is not None:
+            turn = desk.renewal.take(
+                end, desk.window, _versions(partials), profiles, desk.reference, state.alerts, desk.performance
+            )
+            self._renew(desk, turn, effects)
+            symptoms += turn.symptoms
+            looked.update(desk.renewal.looks)
         effects.symptoms.extend(symptoms)
         notices = lifecycle.step(state.alerts, symptoms, looked, end, self._alerts)
         effects.withdrawals += verdicts.mended(state.alerts, notices)
@@ -318,10 +392,13 @@ class Judge:
         wholes: list[Profile] = []
         parts: dict[str, list[Profile]] = {}
         for partial in partials:
-            if partial.profile is not None:
+            if partial.counts:
                 try:
-                    decoded = {name: Profile.decode(layout.valued, part) for name, part in partial.scopes.items()}
-                    wholes.append(Profile.decode(layout, partial.profile))
+                    counted = next((c for c in partial.counts if c.reference == reference.version), None)
+                    if counted is None:
+                        raise Undecodable("its rows were counted on another reference")
+                    decoded = {name: Profile.decode(layout.valued, part) for name, part in counted.scopes.items()}
+                    wholes.append(Profile.decode(layout, counted.profile))
                 except Undecodable as error:
                     log.warning(
                         "model %s: a partial of window %d is left out: %s", desk.plan.name, partial.window, error
@@ -348,16 +425,7 @@ class Judge:
         if len(state.learned) < plan.learn:
             return
         events = state.learned
-        schema = plan.declared or infer(events)
-        rows = to_batch(events, schema)
-        reference = build_from(
-            plan.name,
-            rows,
-            plan.scorers(schema),
-            roles={spec.name: spec.role for spec in schema},
-            source=f"the first {len(events)} events",
-            created=float(rows.times.max()),
-        )
+        reference = learn(plan, events, f"the first {len(events)} events")
         log.info(
             "model %s: learned its reference from the first %d events: %d columns; judging begins",
             plan.name, len(events), len(reference.layout.columns),
@@ -435,8 +503,11 @@ class Judge:
         """Everything a restart needs, as one blob."""
         saved = {}
         for name, desk in self._desks.items():
+            if desk.successor is not None:
+                desk.state.succession = desk.successor.state
             desk.state.sampling = None if desk.sampler is None else desk.sampler.state
             desk.state.labelled = None if desk.accuracy is None else desk.accuracy.state
+            desk.state.renewal = None if desk.renewal is None else desk.renewal.state
             version = "" if desk.reference is None else desk.reference.version
             scopes = {scope: watch.save() for scope, watch in desk.watches.items()}
             saved[name] = _Saved(FORMAT, desk.state, version, scopes)
@@ -453,6 +524,13 @@ class Judge:
                 desk.sampler.state = saved.state.sampling
             if desk.accuracy is not None and saved.state.labelled is not None:
                 desk.accuracy.state = saved.state.labelled
+            if desk.renewal is not None and saved.state.renewal is not None:
+                desk.renewal.state = saved.state.renewal
+            if desk.successor is not None:
+                desk.successor.state = saved.state.succession
+                former = desk.successor.judged_by(saved.reference, desk.reference)
+                if former is not None:
+                    desk.judge_by(former)
             if desk.reference is not None and saved.reference == desk.reference.version:
                 self._restore_scopes(desk, saved.scopes)
             self._shown[name] = self._show(desk)
@@ -492,6 +570,7 @@ class Judge:
             promises=tuple(p for watch in desk.watches.values() for p in watch.promises(desk.window)),
             doubt=self._doubt(desk),
             labelled=None if desk.accuracy is None else desk.accuracy.view,
+            renewal=None if desk.renewal is None else desk.renewal.view,
             hours=tuple((hour, sum(lanes.values(), Hour())) for hour, lanes in sorted(state.hours.items())),
         )
 
@@ -506,9 +585,23 @@ class Judge:
         shown = [s for key, s in tuple(self._shown.items()) if s.events or key not in self._unasked]
         return Snapshot(tuple(s.view for s in shown))
 
+    def requests(self) -> list[Request]:
+        """For any thread: retraining requests, the newest of each model first."""
+        return [
+            r for desk in self._desks.values() if desk.renewal is not None for r in tuple(desk.renewal.requests)[::-1]
+        ]
+
     def alerts(self) -> list[Alert]:
         """For any thread: the open alerts and those resolved lately, as they were after the last window."""
         return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
+
+
+def _versions(partials: Sequence[Partial]) -> Counter[str]:
+    """Rows by the version that answered them."""
+    counts: Counter[str] = Counter()
+    for partial in partials:
+        counts.update(partial.versions)
+    return counts
 
 
 def _open(desk: _Desk, role: Role) -> list[str]:

@@ -18,7 +18,7 @@ from monitor.config import Config
 from monitor.decode import Own
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Bad, Event, Label, Partition, Raw, Record
-from monitor.exchange import Closed, from_bytes
+from monitor.exchange import Closed, Counted, from_bytes
 from monitor.ingest import Ingest
 from monitor.judge import Effects, Judge
 from monitor.labels import Hour, LabelOptions, Outcomes
@@ -244,17 +244,15 @@ class Daemon:
         self.ingest.tick(START + 1e6, {}, ended=True)
         self.judge_all()
 
-    def said(self, model: str) -> dict[int, tuple[int, bytes | None]]:
+    def said(self, model: str) -> dict[int, tuple[int, list[Counted]]]:
         """Rows and counts of each window of a model as ingest gave them; what it gave twice was the same."""
-        found: dict[int, tuple[int, bytes | None]] = {}
+        found: dict[int, tuple[int, list[Counted]]] = {}
         for _, data in self.exchange.read(0, max_items=1 << 20):
             message = from_bytes(data)
             assert isinstance(message, Closed)
             for partial in message.partials if message.model == model else ():
-                assert found.setdefault(partial.window, (partial.rows, partial.profile)) == (
-                    partial.rows,
-                    partial.profile,
-                )
+                said = (partial.rows, partial.counts)
+                assert found.setdefault(partial.window, said) == said
         return found
 
     def view(self, model: str) -> Any:
