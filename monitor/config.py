@@ -22,17 +22,21 @@ from alerting.labeling.tools import TOOLS, ToolOptions
 from alerting.lifecycle import AlertOptions
 from alerting.sinks import SINKS, SinkOptions
 from alerting.sinks.log import Log
+from alerting.targets import TARGETS, TargetOptions
 from detectors.core import ColumnSpec, Detector, Scorer, Sequential
 from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.units import Bytes, Seconds, seconds_text
 from monitor.accuracy import AccuracyOptions
+from monitor.campaign import MEASURES
 from monitor.committee.options import CommitteeOptions
+from monitor.comparison import CompareOptions
 from monitor.deadletters import DEAD_LETTERS, DeadLetterOptions, LocalDeadLetters
 from monitor.decode import DECODERS, Auto
 from monitor.event import Decoder, Schema
 from monitor.labels import LabelOptions
 from monitor.manual import describe as _describe
 from monitor.manual import example as _example
+from monitor.retraining import RetrainingOptions
 from monitor.sampling import SamplingOptions
 from monitor.scopes import Slice
 from monitor.settings import Refused, read
@@ -84,6 +88,17 @@ _EXAMPLE: dict[str, Any] = {
     "web.people[].name": "ada",
     "web.people[].token": "${ADA_TOKEN:-}",
     "labeling.url": "mongodb://mongo:27017",
+    "models[].compare.stable": "1",
+    "models[].compare.candidate": "2",
+    "retraining_targets[].url": "https://trainer.example.org",
+    "retraining_targets[].namespace": "ml",
+    "retraining_targets[].template": "retrain",
+    "retraining_targets[].dag": "retrain",
+    "retraining_targets[].pipeline": "id-of-the-pipeline",
+    "retraining_targets[].repository": "shop/models",
+    "retraining_targets[].token": "token-of-a-robot",
+    "retraining_targets[].brokers": ["kafka:9092"],
+    "retraining_targets[].topic": "driftd.retraining",
     "labeling_tools[].url": "http://label-studio:8080",
     "labeling_tools[].token": "token-of-a-user",
     "labeling_tools[].bucket": "labels",
@@ -221,6 +236,12 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Annotated[
         AccuracyOptions, Meta(description="How good the model is, by the labels of what is sampled.")
     ] = AccuracyOptions()
+    retraining: Annotated[RetrainingOptions | None, Meta(description="When retraining is asked for; empty: never.")] = (
+        RetrainingOptions()
+    )
+    compare: Annotated[CompareOptions | None, Meta(description="Two live versions that are compared; empty: none.")] = (
+        None
+    )
     committee: Annotated[
         CommitteeOptions | None,
         Meta(description="Models that driftd asks about each event itself; empty: none but what events bring."),
@@ -312,6 +333,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labeling_tools: Annotated[
         tuple[Annotated[ToolOptions, Meta(extra={"table": TOOLS})], ...],
         Meta(description="Labeling tools that tasks are handed over to, and labels come back from."),
+    ] = ()
+    retraining_targets: Annotated[
+        tuple[Annotated[TargetOptions, Meta(extra={"table": TARGETS})], ...],
+        Meta(description="Where requests to retrain go, each at its own pace."),
     ] = ()
     dead_letters: Annotated[
         DeadLetterOptions,
@@ -411,12 +436,28 @@ def _contradictions(config: Config) -> Iterator[str]:
     )
     tools = [tool.name for tool in config.labeling_tools]
     yield from _twice(tools, "$.labeling_tools[{}].name", "give each tool a name of its own")
+    targets = [target.name for target in config.retraining_targets]
+    yield from _twice(targets, "$.retraining_targets[{}].name", "give each target a name of its own")
+    for i, target in enumerate(targets):
+        if target in (*destinations, config.queue.name):
+            yield f"$.retraining_targets[{i}].name: {target!r} is the name of another destination; choose another"
     if config.queue.name in destinations:
         place = f"$.alerts.sinks[{destinations.index(config.queue.name)}].name"
         yield f"{place}: {config.queue.name!r} is the name of the labeling queue; choose another"
 
 
 def _check_contradictions(config: Config, model: ModelOptions, path: str) -> Iterator[str]:
+    compare = model.compare
+    if compare is not None and model.versions < 2:
+        yield f"{path}.compare: two versions are compared only where they are watched; set {path}.versions to 2 or more"
+    if compare is not None and compare.stable == compare.candidate:
+        yield f"{path}.compare.candidate: {compare.candidate!r} is the stable version; name the other one"
+    if compare is not None and (model.retraining is None or model.sampling is None):
+        yield f"{path}.compare: needs the model's sampling and retraining, which are empty"
+    goals = () if model.retraining is None else model.retraining.stop.goals
+    for name in goals:
+        if name not in MEASURES:
+            yield f"{path}.retraining.stop.goals: {name!r} is no measure; there are {', '.join(MEASURES)}"
     checks = model.checks or ()
     yield from _twice(
         [check.called for check in checks], path + ".checks[{}].name", "give each check a name of its own"

@@ -136,7 +136,7 @@ class _Desk:
         self.scorers: Mapping[str, Scorer] = {}
         self.watches: dict[str, Watch] = {}  # by scope; once there is a reference, the whole model first
         self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
-        self.accuracy = None if plan.sampling is None else Accuracy(plan.name, plan.accuracy)
+        self.accuracy = None if plan.sampling is None else Accuracy(plan.name, plan.accuracy, plan.scopes.slices)
         self.successor = None if successors is None else Successor(key, plan, successors)
         self.renewal = plan.renewal()
         self.texts: deque[str] = deque(maxlen=TEXTS)

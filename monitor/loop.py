@@ -198,6 +198,7 @@ class JudgeLoop(Stage):
         delivery: Delivery,
         destinations: Sequence[str],
         labels: str,
+        targets: Sequence[str] = (),
         budget: int,
         every: float,
         meters: Meters,
@@ -205,6 +206,7 @@ class JudgeLoop(Stage):
         super().__init__("judge", meters)
         self._judge, self._exchange, self._store = judge, exchange, store
         self._delivery, self._destinations, self._labels = delivery, tuple(destinations), labels
+        self._targets = tuple(targets)
         self._budget, self._every = budget, every
         self._offset = exchange.start
         self._outbox = Outbox()
@@ -232,7 +234,11 @@ class JudgeLoop(Stage):
         self._outbox = Outbox(saved.outbox)
 
     def work(self) -> None:
-        waiting = [item for to in (*self._destinations, self._labels) for item in self._outbox.pending(to, 1 << 60)]
+        waiting = [
+            item
+            for to in (*self._destinations, self._labels, *self._targets)
+            for item in self._outbox.pending(to, 1 << 60)
+        ]
         self._delivery.offer(waiting)
         self._refresh()
         while True:
@@ -263,8 +269,9 @@ class JudgeLoop(Stage):
         items = notices_to(self._destinations, effects.notices, now)
         items += [draw.item(self._labels, now) for draw in effects.draws]
         items += [withdrawal.item(self._labels, now) for withdrawal in effects.withdrawals]
+        items += [request.item(to, now) for request in effects.requests for to in self._targets]
         self._outbox.put(items)
-        if effects.notices:
+        if effects.notices or effects.requests:
             # what is said aloud must be remembered, or a crash would say it again; label tasks are told apart by id
             self.save()
             self._refresh()

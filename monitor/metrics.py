@@ -110,6 +110,9 @@ class Meters:
         self.transitions = self._counter(
             "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"
         )
+        self.retraining = self._counter(
+            "retraining_requests", "Requests to retrain that were sent, or came to an end.", "model", "status"
+        )
         self.checkpoints = self._histogram("checkpoint_seconds", "Time to save a checkpoint.", _SAVING, "stage")
         self.checkpoint_failures = self._counter("checkpoint_failures", "Checkpoints that could not be saved.", "stage")
         self.lag_records = self._gauge(
@@ -488,12 +491,14 @@ _SHOWN = (
            _labelled_view(lambda v: v.unknown)),
     _Shown("measured_performance", "gauge", ("measure", "of"),
            "By the labels of the last spans together: precision, recall and f1 of a class, mae and rmse of numbers in "
-           "their own unit, the accuracy of another version on the same events.",
+           "their own unit, the accuracy of a slice, or of another version on the same events.",
            _by_labels(lambda e: e.value)),
     _Shown("measured_performance_low", "gauge", ("measure", "of"), "Lower end of the 90 % interval.",
            _by_labels(lambda e: e.low)),
     _Shown("measured_performance_high", "gauge", ("measure", "of"), "Upper end of the 90 % interval.",
            _by_labels(lambda e: e.high)),
+    _Shown("failing_slices", "gauge", (), "Slices found in which the model errs more; the status has them.",
+           _labelled_view(lambda v: len(v.failing))),
     _Shown("labelled_ratio", "gauge", (), "Share of the predictions of the last 24 labelled hours whose label came.",
            _labelled),
     _Shown("not_shown", "gauge", ("what",), "Columns, words and scores beyond the caps, aggregated as `__other__`.",

@@ -18,6 +18,7 @@ from monitor.config import CheckOptions, Config, ModelOptions, ReferenceOptions
 from monitor.event import Schema
 from monitor.labels import SCHEMA as OUTCOMES
 from monitor.labels import LabelOptions, outcomes_of
+from monitor.renewal import Renewal
 from monitor.sampling import SamplingOptions
 from monitor.scopes import SHARE, Scopes
 from monitor.versions import LEARN, versions_of
@@ -56,6 +57,8 @@ class Plan:
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
         self.accuracy = options.accuracy
+        self.retraining = None if self.sampling is None else options.retraining
+        self.compare = options.compare
         self.scopes = Scopes(options.slices or {}, options.versions)
         self.labels = options.labels
 
@@ -69,6 +72,12 @@ class Plan:
             name: replace(scorer, members=voices) if isinstance(scorer, Committee) and not scorer.members else scorer
             for name, scorer in found.items()
         }
+
+    def renewal(self) -> Renewal | None:
+        """What its alerts and labels lead to; None where no labels are asked for."""
+        if self.retraining is None or self.sampling is None:
+            return None
+        return Renewal(self.name, self.dataset, self.retraining, self.compare, self.sampling.budget.price)
 
     @cached_property
     def checks(self) -> Sequence[Check]:

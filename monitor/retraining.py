@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -79,9 +79,14 @@ class RetrainingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 class Performance(NamedTuple):
     """What labels say of the model now."""
 
+    version: str = ""  # that they are of; empty where events name none
     drop: Drop | None = None
     measures: Mapping[str, Measured] = {}
     fell: tuple[str, ...] = ()  # classes and slices
+
+    def of(self, version: str) -> Performance:
+        """The same where it is of this version, else what is known of one that has no labels."""
+        return self if self.version == version or not (self.version and version) else Performance(version)
 
 
 class Seen(NamedTuple):
@@ -92,7 +97,7 @@ class Seen(NamedTuple):
     versions: Mapping[str, int]  # rows by the version that answered them
     profile: Profile
     alerts: lifecycle.State
-    performance: Performance
+    performance: Callable[[], Performance]
 
 
 class Turn(msgspec.Struct):
@@ -100,7 +105,7 @@ class Turn(msgspec.Struct):
 
     requests: list[Request] = []  # to be told to the targets
     symptoms: list[Symptom] = []
-    deployed: str = ""  # the version that came into service
+    deployed: str | None = None  # the version that came into service
     answered: bool = False  # it answers a request: the reference is to be its own
 
 
@@ -144,6 +149,12 @@ class Retraining:
         """The request that something may still become of; there is one at most."""
         requests = self.state.requests
         return requests[-1] if requests and not requests[-1].status.over else None
+
+    def new_classes(self, reference: Reference) -> list[str]:
+        """Classes that the reference lacks, of which there are labels enough to believe them."""
+        known = _words(reference)
+        counts = Counter(label.name for label in self.state.labels.values() if label.name not in known)
+        return [name for name, n in counts.items() if known and n >= self._options.gates.new_class]
 
     # -- what is told
 
@@ -248,9 +259,10 @@ class Retraining:
             return
         if state.version and request.new_version != state.version:
             return
-        known = seen.performance.drop is not None
+        performance = seen.performance().of(state.version)
+        known = performance.drop is not None
         if known or seen.end - state.since > PATIENCE * self._options.every:
-            after = dict(seen.performance.measures) if known else {}
+            after = dict(performance.measures) if known else {}
             self._end(replace(moved(request, Status.CLOSED, seen.end, "driftd"), after=after), turn)
 
     def _end(self, request: Request, turn: Turn) -> None:
@@ -261,20 +273,20 @@ class Retraining:
     # -- the policy
 
     def _look(self, seen: Seen, reference: Reference, turn: Turn) -> None:
-        state, options = self.state, self._options
+        state, options, performance = self.state, self._options, seen.performance().of(self.state.version)
         excluded = _excluded(seen.alerts, seen.end)
         usable = [one for one in state.labels.values() if not any(s.start <= one.time < s.end for s in excluded)]
         by_class = Counter(one.name for one in usable)
         age = seen.end - (seen.end if state.since is None else state.since)
         known = _words(reference)
         standing = Standing(
-            drop=seen.performance.drop,
+            drop=performance.drop,
             spans=age / options.every,
             events=state.events,
             age=age,
             labels=len(usable),
             by_class=by_class,
-            fell=tuple(name for name in seen.performance.fell if name in known),
+            fell=tuple(name for name in performance.fell if name in known),
             new=tuple(sorted(by_class.keys() - known)) if known else (),
             rules=state.rules,
             flips=state.flips,
@@ -284,7 +296,7 @@ class Retraining:
         state.case = case.text
         if case.cause is None:
             return
-        request = self._made(case, seen, usable, excluded)
+        request = self._made(case, seen, performance, usable, excluded)
         state.requests = [*state.requests, request][-REQUESTS:]
         state.made += 1
         state.quiet = seen.end + options.gates.cool_down
@@ -303,7 +315,14 @@ class Retraining:
             return f"Request {self.open.id} is {self.open.status.value}."
         return "The last request, or version, is too young." if seen.end < self.state.quiet else ""
 
-    def _made(self, case: Case, seen: Seen, usable: Sequence[_Label], excluded: Sequence[Span]) -> Request:
+    def _made(
+        self,
+        case: Case,
+        seen: Seen,
+        performance: Performance,
+        usable: Sequence[_Label],
+        excluded: Sequence[Span],
+    ) -> Request:
         assert case.cause is not None
         state, options = self.state, self._options
         alerts = sorted(seen.alerts.open(), key=lambda alert: alert.key)
@@ -325,8 +344,8 @@ class Retraining:
             train=sum(one.part == "train" for one in usable),
             evaluate=sum(one.part == "eval" for one in usable),
             by_class=dict(Counter(one.name for one in usable).most_common(100)),
-            before=dict(seen.performance.measures),
-            fell=seen.performance.fell[:20],
+            before=dict(performance.measures),
+            fell=performance.fell[:20],
             labels_uri=options.labels_uri,
             stop_rules=msgspec.to_builtins(options.stop),
             due=seen.end + options.after if options.mode == "assisted" else None,

@@ -24,6 +24,7 @@ from monitor.snapshot import (
     LabelledView,
     ModelView,
     PromiseView,
+    RenewalView,
     ScoreView,
     SuppressionView,
     VerdictView,
@@ -56,6 +57,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
     doubt: str = ""  # why estimates of the performance are not valid
     hours: tuple[tuple[int, Hour], ...] = ()  # of late labels, by event time
     labelled: LabelledView | None = None  # by labels of what was drawn
+    renewal: RenewalView | None = None
 
     @cached_property
     def view(self) -> ModelView:
@@ -80,6 +82,7 @@ class Shown(msgspec.Struct, frozen=True, dict=True):
                 for view in _scores(scope, check, limit, scores)
             ),
             labelled=self.labelled,
+            renewal=self.renewal,
             hours=tuple(
                 HourView(hour * HOUR, h.rows, h.labelled, h.wrong / h.labelled if h.labelled else math.nan)
                 for hour, h in self.hours

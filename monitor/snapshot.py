@@ -7,6 +7,7 @@ import msgspec
 from detectors.core import Kind, Role
 from detectors.estimate import Estimate
 from detectors.evidence.calibrate import Replay
+from detectors.failing import Failing
 
 
 class ColumnView(msgspec.Struct, frozen=True):
@@ -72,8 +73,8 @@ class HourView(msgspec.Struct, frozen=True):
 class MeasureView(msgspec.Struct, frozen=True):
     """A measure by labels, over the last spans together."""
 
-    name: str  # precision | recall | f1 | rmse; accuracy of another version on the same events
-    of: str  # class or version
+    name: str  # precision | recall | f1 | rmse; accuracy of a slice, or of another version on the same events
+    of: str  # class; or a scope, such as `slice:young` or `version:2`
     estimate: Estimate
 
 
@@ -92,6 +93,7 @@ class LabelledView(msgspec.Struct, frozen=True):
     first: Estimate | None  # when the version came
     measures: tuple[MeasureView, ...]
     confusion: tuple[tuple[str, str, float], ...]  # answer, truth, share of all rows
+    failing: tuple[Failing, ...]  # slices found in which the model errs more
     asked: int  # events held that labels were asked for
     returned: int  # labels that came since the beginning
     late: int  # of them when their span was settled
@@ -152,6 +154,50 @@ class SuppressionView(msgspec.Struct, frozen=True):
     suppressed: int  # alerts that it kept silent so far
 
 
+class ComparisonView(msgspec.Struct, frozen=True):
+    """Two live versions held against each other; NaN = not known. Accuracies are the candidate's less the other's."""
+
+    stable: str
+    candidate: str
+    mode: str  # shadow | canary | blue_green
+    outcome: str  # promote | hold | roll back
+    why: str
+    compared: int  # events that both answered
+    churn: float  # share of them with another answer
+    labels: int
+    gap: float
+    low: float  # bounds that hold at every look
+    high: float
+    flips: float  # share of answers that turned from right to wrong
+    moved: tuple[tuple[str, str, int], ...] = ()  # the stable version's class, the candidate's, events; the most
+    customers: tuple[tuple[str, float], ...] = ()  # share of other answers, the highest
+
+
+class RequestView(msgspec.Struct, frozen=True):
+    """A retraining request."""
+
+    id: str
+    status: str
+    cause: str
+    text: str
+    made: float  # event time, UTC seconds
+    version: str
+    new_version: str = ""
+    before: float = float("nan")  # accuracy
+    after: float = float("nan")
+
+
+class RenewalView(msgspec.Struct, frozen=True):
+    """What the model's alerts and labels lead to."""
+
+    version: str  # in service; empty while events name none
+    policy: str  # what was said at the last look
+    campaign: int | None = None  # labels of the campaign that goes on
+    ended: str = ""  # why the last one ended
+    requests: tuple[RequestView, ...] = ()  # newest first
+    comparison: ComparisonView | None = None
+
+
 class ModelView(msgspec.Struct, frozen=True):
     """A model as last judged."""
 
@@ -176,6 +222,7 @@ class ModelView(msgspec.Struct, frozen=True):
     false_alarms: dict[str, int] = {}  # verdicts of that kind by the alert's key: the threshold's own record
     promises: tuple[PromiseView, ...] = ()
     label_tasks: int = 0  # made since the beginning
+    renewal: RenewalView | None = None
     findings: tuple[str, ...] = ()  # texts of the last findings, newest last, at most 20
 
 

@@ -26,6 +26,8 @@ from monitor.ingest import Ingest
 from monitor.judge import Effects, Judge
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
+from monitor.renewal import Renewal
+from monitor.retraining import RetrainingOptions
 from monitor.sampling import SamplingOptions
 from monitor.scopes import Scopes, Slice
 from monitor.store import MemoryStore
@@ -76,6 +78,9 @@ class Plan:
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
         return default_scorers(schema)
+
+    def renewal(self) -> Renewal:
+        return Renewal(self.name, self.dataset, RetrainingOptions(), None, 0.0)
 
 
 def event(i: int, time: float, rng: random.Random) -> dict[str, Any]:
