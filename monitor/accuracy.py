@@ -19,18 +19,20 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from alerting.alert import Severity, Symptom
-from alerting.labeling.task import Draw, LabelTask, Part, Returned, Value
+from alerting.labeling.task import Draw, LabelTask, Named, Part, Returned, Value
 from alerting.policy import Drop
 from alerting.retraining import Measured
 from detectors.checks.verdict import share_text
-from detectors.core import Finding, Mask
+from detectors.core import Batch, Finding, Floats, Mask, category, from_columns, number
 from detectors.estimate import Estimate, Labelled, Track, Tuning, estimate, inclusion, picked, share
+from detectors.failing import Search
 from detectors.falling import Falling
 from detectors.performance import difference_of_confidences
 from detectors.reference import Reference
 from detectors.scorers.outcome import table_of
 from detectors.units import Seconds
 from monitor.decode.columns import word
+from monitor.scopes import SLICE, VERSION, Slice
 from monitor.snapshot import LabelledView, MeasureView
 
 CHECK = "labeled_accuracy"
@@ -146,6 +148,7 @@ class State(msgspec.Struct):
     falling: dict[str, Falling] = {}  # by class, "" for all
     last: _Said | None = None  # settled
     labels: int = 0  # that came
+    search: Search = Search()  # for slices that fail
     late: int = 0  # of them after their span was settled: they count for classes and slices only
     unknown: int = 0  # of events that are not held any more
 
@@ -153,9 +156,10 @@ class State(msgspec.Struct):
 class Accuracy:
     """The judge's side for one model."""
 
-    def __init__(self, model: str, options: AccuracyOptions) -> None:
+    def __init__(self, model: str, options: AccuracyOptions, slices: Mapping[str, Slice] = {}) -> None:
         self._model = model
         self._options = options
+        self._slices = slices
         self._before: tuple[float, float] | None = None  # accuracy and mean confidence of the reference
         self._state = State()
         self._rows: dict[str, tuple[int, _Row]] = {}  # by task, with the number of its span
@@ -215,9 +219,15 @@ class Accuracy:
             state.labels += row.rev < 0
             state.late += self._is_settled(number)
             row.label, row.rev = one.label, one.rev
-            row.inputs = {named.name[:LONGEST]: _held(named.value) for named in one.inputs[:INPUTS]}
+            row.inputs = self._kept(one.inputs)
             row.others = {other.version: other.label for other in one.others}
         self._view = None
+
+    def _kept(self, inputs: Sequence[Named]) -> dict[str, Value]:
+        """Those that declared slices ask for, and the first of the others."""
+        asked = {one.column for one in self._slices.values()}
+        first = sorted(inputs, key=lambda named: named.name not in asked)[:INPUTS]
+        return {named.name[:LONGEST]: _held(named.value) for named in first}
 
     def pass_time(self, now: float) -> None:
         """Event time has come to `now`: settles the spans that are due, oldest first."""
@@ -268,6 +278,9 @@ class Accuracy:
         self._found = self._found or []
         if known is not None:
             self._found = self._compare(known)
+            # what one span has too few labels for, the first spans together have
+            some = known if state.search.conditions else _together(state.spans[: state.spans.index(span) + 1]) or known
+            state.search = state.search.after([row.inputs for row in some.rows], _errors(some), some.batch.weight)
             if state.first is None or state.first.batch.effective < ENOUGH:
                 state.first = known if state.first is None else state.first.merged(known)
         self._view = None
@@ -342,10 +355,7 @@ class Accuracy:
             if not self._is_settled(span.number):
                 mind, newest = self._follow(mind, span)
                 labelled = newest if newest.labels is not None or newest.refused else labelled
-        parts = [known for span in state.spans if (known := _known(span)[0]) is not None]
-        known = None
-        for part in parts:
-            known = part if known is None else known.merged(part)
+        known = _together(state.spans)
         shares = mind.tuning.shares
         enough = state.first is not None and state.first.batch.effective >= ENOUGH
         first = estimate(state.first.batch, _untuned(shares)) if enough and state.first is not None else None
@@ -363,8 +373,9 @@ class Accuracy:
             labels=None if labelled is None else labelled.labels,
             refused="" if labelled is None else labelled.refused,
             first=first,
-            measures=() if known is None else tuple(_measures(known, shares)),
+            measures=() if known is None else tuple(_measures(known, shares, self._slices)),
             confusion=() if known is None or not shares else tuple(_confusion(known)),
+            failing=tuple(state.search.found()),
             asked=len(self._rows),
             returned=state.labels,
             late=state.late,
@@ -386,9 +397,10 @@ class Accuracy:
         return {name: Measured(e.value, e.low, e.high, e.effective) for name, e in named.items()}
 
     def fell(self) -> tuple[str, ...]:
-        """Classes whose recall fell."""
+        """Classes whose recall fell, and slices that fail."""
         limit = self._options.promise * len(self._state.falling)
-        return tuple(sorted(of for of, f in self._state.falling.items() if of and f.evidence > limit))
+        classes = sorted(of for of, falling in self._state.falling.items() if of and falling.evidence > limit)
+        return (*classes, *(" and ".join(one.conditions) for one in self.view.failing))
 
 
 def concept(moved: Sequence[str]) -> str:
@@ -458,6 +470,21 @@ def _known(span: _Span) -> tuple[_Known | None, str]:
     return found, ""
 
 
+def _together(spans: Sequence[_Span]) -> _Known | None:
+    """The labelled rows of several spans."""
+    found: _Known | None = None
+    for span in spans:
+        known, _ = _known(span)
+        if known is not None:
+            found = known if found is None else found.merged(known)
+    return found
+
+
+def _errors(known: _Known) -> Floats:
+    """Share of wrong answers, or the loss (n,)."""
+    return known.batch.outcome if _numeric(known.rows) else 1.0 - known.batch.outcome
+
+
 def _numeric(rows: Sequence[_Row]) -> bool:
     """Whether answers are numbers, whose outcome is a distance. A class that is sent as a whole number is a word."""
     return any(isinstance(row.answer, float) for row in rows)
@@ -519,7 +546,7 @@ def _recall(known: _Known, of: str) -> Estimate:
     return share(known.batch, _is(truths, of), _is(answers, of))
 
 
-def _measures(known: _Known, shares: bool) -> Iterator[MeasureView]:
+def _measures(known: _Known, shares: bool, slices: Mapping[str, Slice]) -> Iterator[MeasureView]:
     if not shares:
         squares = estimate(replace(known.batch, outcome=known.batch.outcome**2), _untuned(shares=False))
         value, low, high = (math.sqrt(max(x, 0.0)) for x in (squares.value, squares.low, squares.high))
@@ -538,7 +565,19 @@ def _measures(known: _Known, shares: bool) -> Iterator[MeasureView]:
     for version in sorted({version for row in known.rows for version in row.others}):
         of_it = np.array([version in row.others for row in known.rows])
         right = np.array([word(row.others.get(version)) == word(row.label) for row in known.rows])
-        yield MeasureView("accuracy", version, share(known.batch, of_it, right))
+        yield MeasureView("accuracy", f"{VERSION}{version}", share(known.batch, of_it, right))
+    right = known.batch.outcome > 0
+    for name, one in slices.items():
+        of_it = one.rows(_column(one.column, known.rows))
+        yield MeasureView("accuracy", f"{SLICE}{name}", share(known.batch, of_it, right))
+
+
+def _column(name: str, rows: Sequence[_Row]) -> Batch:
+    """An input of all rows, as a slice looks at it."""
+    values = [row.inputs.get(name) for row in rows]
+    if any(isinstance(value, str) for value in values):
+        return from_columns({name: category([word(value) for value in values])})
+    return from_columns({name: number([math.nan if v is None else float(v) for v in values])})
 
 
 def _confusion(known: _Known) -> Iterator[tuple[str, str, float]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from alerting.alert import Symptom
 from alerting.labeling.task import (
@@ -23,6 +24,7 @@ from detectors import draw as sampling
 from detectors.encode import decode, encode
 from detectors.estimate import Estimate
 from monitor.accuracy import CHECK, Accuracy, AccuracyOptions, State
+from monitor.scopes import Slice
 
 HOUR = 3600.0
 OPTIONS = AccuracyOptions(span=HOUR, patience=6 * HOUR)
@@ -71,7 +73,11 @@ class Stream:
                     at=end, inputs=(Named("aisle", int(i) % 3),), others=(OtherAnswer("2", str(truth[i])),), rev=1,
                 )
             )  # fmt: skip
-        sums = {"n": float(rows), "expected": float(expected.sum()), "confidence": float(expected.sum())}
+        sums: dict[str, float | None] = {
+            "n": float(rows),
+            "expected": float(expected.sum()),
+            "confidence": float(expected.sum()),
+        }
         batch = LabelBatch(
             id=str(number), model=ModelRef("m"), N=rows, n=n, tau=draw.threshold, sums=sums, start=end - 60, end=end
         )
@@ -110,15 +116,15 @@ def test_the_accuracy_of_a_span_and_the_tracked_one_are_near_the_truth() -> None
     assert labels.labels == 60
 
 
-def test_classes_and_other_versions_are_told_from_the_same_labels() -> None:
-    accuracy = Accuracy("m", OPTIONS)
+def test_classes_slices_and_other_versions_are_told_from_the_same_labels() -> None:
+    accuracy = Accuracy("m", OPTIONS, {"first": Slice("aisle", equals=0)})
     run(accuracy, Stream(), range(8))
     measures = {(m.name, m.of): m.estimate for m in accuracy.view.measures}
-    assert set(measures) == {(m, c) for m in ("precision", "recall", "f1") for c in ("cat", "dog")} | {
-        ("accuracy", "2")
-    }
-    assert measures["accuracy", "2"].value == 1.0
-    assert measures["accuracy", "2"].low < 1.0
+    by_class = {(m, c) for m in ("precision", "recall", "f1") for c in ("cat", "dog")}
+    assert set(measures) == by_class | {("accuracy", "version:2"), ("accuracy", "slice:first")}
+    assert measures["accuracy", "version:2"].value == 1.0
+    assert measures["accuracy", "version:2"].low < 1.0
+    assert 130 < measures["accuracy", "slice:first"].labels < 190
     assert 0.6 < measures["recall", "cat"].low < measures["recall", "cat"].value < measures["recall", "cat"].high < 0.95
     assert sum(share for _, _, share in accuracy.view.confusion) == pytest.approx(1.0)
 
@@ -146,10 +152,10 @@ def test_a_corrected_label_replaces_the_first_one_only_with_a_higher_revision() 
     accuracy.drawn(draw)
     accuracy.take(returned)
     before = interval(accuracy.view.labels).value
-    wrong = [Returned(**{f: getattr(r, f) for f in r.__struct_fields__} | {"label": "bird"}) for r in returned]
+    wrong = [replace(r, label="bird") for r in returned]
     accuracy.take(wrong)
     assert interval(accuracy.view.labels).value == before
-    accuracy.take([Returned(**{f: getattr(r, f) for f in r.__struct_fields__} | {"rev": 2}) for r in wrong])
+    accuracy.take([replace(r, rev=2) for r in wrong])
     assert interval(accuracy.view.labels).value == 0.0
 
 
@@ -202,15 +208,11 @@ def test_errors_of_numbers_are_told_in_their_own_unit() -> None:
         draw, returned = Stream(number).hour(number)
         numbers = rng.normal(100.0, 10.0, 60)
         tasks = tuple(
-            LabelTask(**{f: getattr(task, f) for f in task.__struct_fields__} | {"prediction": Prediction(float(x))})
-            for task, x in zip(draw.tasks, numbers, strict=True)
+            replace(task, prediction=Prediction(float(x))) for task, x in zip(draw.tasks, numbers, strict=True)
         )
         accuracy.drawn(Draw(draw.batch, tasks))
         accuracy.take(
-            [
-                Returned(**{f: getattr(r, f) for f in r.__struct_fields__} | {"label": float(x + e)})
-                for r, x, e in zip(returned, numbers, rng.normal(0, 5.0, 60), strict=True)
-            ]
+            [replace(r, label=float(x + e)) for r, x, e in zip(returned, numbers, rng.normal(0, 5.0, 60), strict=True)]
         )
         accuracy.pass_time((number + 1) * HOUR)
     view = accuracy.view
@@ -253,6 +255,20 @@ def test_calm_hours_raise_at_most_the_false_alarms_that_are_promised() -> None:
     for seed in range(12):
         alarms += bool(run(Accuracy("m", options), Stream(seed), range(40), off=0.05, n=20))
     assert alarms <= 10
+
+
+def test_a_slice_that_fails_is_found_from_spans_of_few_labels() -> None:
+    stream, accuracy = Stream(), Accuracy("m", OPTIONS)
+    for number in range(16):
+        draw, returned = stream.hour(number, n=40)
+        accuracy.drawn(draw)
+        turned = [
+            replace(r, label="bird") if r.inputs[0].value == 2 and stream.rng.random() < 0.5 else r for r in returned
+        ]
+        accuracy.take(turned)
+        accuracy.pass_time((number + 1) * HOUR)
+    assert [one.conditions for one in accuracy.view.failing] == [("aisle = 2",)]
+    assert "aisle = 2" in accuracy.fell()
 
 
 def test_what_is_held_is_bounded() -> None:
