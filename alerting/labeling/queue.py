@@ -475,6 +475,7 @@ class LabelQueue:
         export, owner = Export(tool, project, now), moves.tool_owner(tool)
         leased = self._store.find(Wanted(owner=owner, dataset=UNSET if dataset is None else dataset), _SEEN)
         pending = [t for t in leased if t.export is None or (t.export.project == project and not t.export.acked)]
+        pending.sort(key=lambda task: (task.place.turn, task.place.order))
         while len(pending) < limit and (task := self.claim(owner, now, lease_seconds, dataset)) is not None:
             marked = self._lease(task.id, lambda task: moves.exported(task, export))
             pending.append(marked or task)
