@@ -22,7 +22,7 @@ class GitHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """
 
     repository: Annotated[str, Meta(pattern=r"^[\w.-]+/[\w.-]+$", description="As owner/name.")]
-    token: Annotated[Secret, Meta(min_length=1, description="Token that may write the repository's contents.")]
+    token: Annotated[Secret, Meta(description="Token that may write the repository's contents.")]
     event: Annotated[str, Meta(min_length=1, max_length=100, description="The event's type, for `on:` to name.")] = (
         "retrain"
     )
