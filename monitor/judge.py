@@ -41,7 +41,7 @@ from monitor.sampling import SamplingOptions
 from monitor.scopes import VERSION, WHOLE, Scopes
 from monitor.show import Shown
 from monitor.snapshot import Snapshot
-from monitor.succession import Succession, Successor, learn
+from monitor.succession import Succession, Successor, reference_of
 from monitor.tasks import Sampler, Sampling
 from monitor.versions import versions_of
 from monitor.watch import Check, SavedWatch, Watch
@@ -248,19 +248,8 @@ class Judge:
         done = verdicts.rule(desk.state.alerts, verdict, self._alerts)
         log.info("model %s: verdict %s on %s: %s", desk.plan.name, verdict.ruling.value, verdict.key, done.outcome)
         effects.withdrawals += done.withdrawals
-        successor = desk.successor
-        if successor is not None and desk.reference is not None:
-            match done.learn:
-                case verdicts.Learn.PREPARE:
-                    successor.begin(f"{verdict.key} is intended, says {verdict.by}", taken=False)
-                case verdicts.Learn.TAKE:
-                    successor.take()
-                case verdicts.Learn.DROP:
-                    successor.drop()
-                case verdicts.Learn.RETURN:
-                    successor.go_back(f"{verdict.by} took back what was said of {verdict.key}")
-                case None:
-                    pass
+        if done.learn is not None and desk.successor is not None and desk.reference is not None:
+            desk.successor.heed(done.learn, f"{verdict.ruling.value}: {verdict.key}, by {verdict.by}")
         self._say(desk, done.notices, effects)
 
     def _renew(self, desk: _Desk, turn: Turn, effects: Effects) -> None:
@@ -425,7 +414,7 @@ class Judge:
         if len(state.learned) < plan.learn:
             return
         events = state.learned
-        reference = learn(plan, events, f"the first {len(events)} events")
+        reference = reference_of(plan, events, f"the first {len(events)} events")
         log.info(
             "model %s: learned its reference from the first %d events: %d columns; judging begins",
             plan.name, len(events), len(reference.layout.columns),

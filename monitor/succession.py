@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from alerting.alert import rfc3339
+from alerting.verdicts import Learn
 from detectors.core import Scorer
 from detectors.reference import Reference, build_from
 from monitor.decode.columns import infer, to_batch
@@ -58,7 +59,7 @@ class Succession(msgspec.Struct):
     serial: int = 0
 
 
-def learn(plan: Model, events: Sequence[Event], source: str) -> Reference:
+def reference_of(plan: Model, events: Sequence[Event], source: str) -> Reference:
     """A reference of events as they came."""
     schema = plan.declared or infer(events)
     rows = to_batch(events, schema)
@@ -84,21 +85,20 @@ class Successor:
         self.state.heir = Heir(why, taken, of)
         self._say()
 
-    def take(self) -> None:
-        """What was begun is to be judged by."""
-        if self.state.heir is not None:
-            self.state.heir.taken = True
-            self._say()
-
-    def drop(self) -> None:
-        """What was begun is not to be judged by after all."""
-        self.state.heir = None
-        self._say()
-
-    def go_back(self, why: str) -> None:
-        """What was judged by before is to be judged by again; only what was begun is given up where there is none."""
-        before = self.state.before[:1]
-        self.state.heir = Heir(why, taken=True, version=before[0]) if before else None
+    def heed(self, learn: Learn, why: str) -> None:
+        """Does as a verdict asks."""
+        state = self.state
+        match learn:
+            case Learn.PREPARE:
+                state.heir = Heir(why, taken=False)
+            case Learn.TAKE:
+                state.heir = state.heir or Heir(why, taken=True)
+                state.heir.taken = True
+            case Learn.DROP:
+                state.heir = None
+            case Learn.RETURN:  # one that has not taken its place yet is only given up
+                back = state.before[0] if state.before and state.heir is None else ""
+                state.heir = Heir(why, taken=True, version=back) if back else None
         self._say()
 
     def gather(self, partials: Iterable[Partial]) -> None:
@@ -112,7 +112,7 @@ class Successor:
             return
         events, heir.events = heir.events, []
         first = rfc3339(min(event.time for event in events))
-        reference = learn(self._plan, events, f"{len(events)} events from {first} on: {heir.why}")
+        reference = reference_of(self._plan, events, f"{len(events)} events from {first} on: {heir.why}")
         log.info("model %s: built a reference of %s", self._plan.name, reference.source)
         self._references.keep(self._key, reference)
         heir.version = reference.version
@@ -139,7 +139,8 @@ class Successor:
         reference = self._references.version(self._key, heir.version)
         if reference is None:
             log.warning("model %s: the reference to be judged by next is gone; the one there is stays", self._plan.name)
-            self.drop()
+            self.state.heir = None
+            self._say()
             return None
         self._references.keep(self._key, current)
         state = self.state
