@@ -8,10 +8,20 @@ from html import escape
 from urllib.parse import quote
 
 from detectors.units import seconds_text
-from monitor.snapshot import AlertView, EstimateView, HourView, ModelView, PromiseView, ScoreView, Snapshot
+from monitor.snapshot import (
+    AlertView,
+    EstimateView,
+    HourView,
+    LabelledView,
+    ModelView,
+    PromiseView,
+    ScoreView,
+    Snapshot,
+)
 
 REFRESH = 5  # seconds
 _NAMED = 5  # columns named of those that make a promise approximate
+_FEW = 30  # effective labels under which only the interval is shown
 _HOURS = 24  # shown of late labels, the newest
 _SEVERITIES = {"critical": -2, "warning": -1}  # the gravest first
 _SCORES = 30  # shown of a model: the highest in terms of their limit
@@ -59,7 +69,7 @@ def _model(model: ModelView) -> str:
     return (
         f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
         f"{_promises(model)}{_alerts(model)}{_findings(model)}"
-        f"{_estimates(model.estimates)}{_hours(model.hours)}{_scores(model.scores)}"
+        f"{_labelled(model.labelled)}{_estimates(model.estimates)}{_hours(model.hours)}{_scores(model.scores)}"
     )
 
 
@@ -135,6 +145,39 @@ def _findings(model: ModelView) -> str:
     return "<p>Last findings:</p><ul>" + "".join(f"<li>{escape(t)}" for t in reversed(model.findings)) + "</ul>"
 
 
+def _labelled(view: LabelledView | None) -> str:
+    """What labels of drawn events say, beside what is estimated without them."""
+    if view is None or math.isnan(view.end):
+        return ""
+    number = _share if view.measure == "accuracy" else _plain
+    told = [
+        (f"{view.measure} by the labels of the span to {moment(view.labelled_end)}", view.labels),
+        (f"{view.measure} tracked to {moment(view.end)}", view.tracked),
+        (f"{view.measure} when version {view.version or '(unnamed)'} came", view.first),
+    ]
+    told += [(f"{m.name} of {m.of}" if m.of else m.name, m.estimate) for m in view.measures]
+    rows = "".join(
+        f"<tr><td>{escape(what)}<td class=n>{number(e.value) if e.effective >= _FEW or not e.labels else ''}"
+        f"<td class=n>{number(e.low)} to {number(e.high)}<td class=n>{f'{e.effective:.0f}' if e.labels else ''}"
+        for what, e in told
+        if e is not None
+    )
+    free = (("mean of the expected chances", view.cbpe), ("by the fall of the mean confidence", view.doc))
+    rows += "".join(
+        f"<tr><td class=dim>without labels, blind to concept drift: {what}<td class=n>{_share(value)}<td><td>"
+        for what, value in free
+        if not math.isnan(value)
+    )
+    rows += "".join(
+        f"<tr><td>error where {escape(' and '.join(one.conditions))}, of all {number(one.others)}"
+        f"<td class='n hot'>{number(one.error)}<td><td class=n>{one.labels:,} labels"
+        for one in view.failing
+    )
+    refused = f"<p class=hot>No estimate: {escape(view.refused)}.</p>" if view.refused else ""
+    head = "<tr><th>by labels<th class=n>now<th class=n>90 % interval<th class=n>effective labels"
+    return f"{refused}<table>{head}{rows}</table>"
+
+
 def _estimates(estimates: tuple[EstimateView, ...]) -> str:
     rows = "".join(
         f"<tr><td>{escape(e.check)}<td>{escape(f'{e.measure} of {e.of}' if e.of else e.measure)}"
@@ -176,6 +219,10 @@ def _about(told: AlertView | ScoreView) -> str:
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
 
 
 def moment(at: float) -> str:

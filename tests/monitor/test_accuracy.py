@@ -24,7 +24,9 @@ from detectors import draw as sampling
 from detectors.encode import decode, encode
 from detectors.estimate import Estimate
 from monitor.accuracy import CHECK, Accuracy, AccuracyOptions, State
+from monitor.page import page
 from monitor.scopes import Slice
+from monitor.snapshot import ModelView, Snapshot
 
 HOUR = 3600.0
 OPTIONS = AccuracyOptions(span=HOUR, patience=6 * HOUR)
@@ -269,6 +271,16 @@ def test_a_slice_that_fails_is_found_from_spans_of_few_labels() -> None:
         accuracy.pass_time((number + 1) * HOUR)
     assert [one.conditions for one in accuracy.view.failing] == [("aisle = 2",)]
     assert "aisle = 2" in accuracy.fell()
+
+
+def test_the_page_tells_the_interval_and_what_is_blind() -> None:
+    accuracy = Accuracy("m", OPTIONS)
+    run(accuracy, Stream(), range(3), n=20)
+    shown = page(Snapshot((ModelView(model="m", labelled=accuracy.view),)), {})
+    tracked = interval(accuracy.view.tracked)
+    assert f"{tracked.low:.1%} to {tracked.high:.1%}" in shown
+    assert "blind to concept drift" in shown
+    assert "recall of cat" in shown
 
 
 def test_what_is_held_is_bounded() -> None:
