@@ -258,7 +258,7 @@ class Judge:
         effects.draws += turn.draws
         if turn.answered and desk.successor is not None and desk.reference is not None:
             version = turn.deployed or ""
-            desk.successor.begin(f"version {version} answers a request to retrain", taken=True, of=version)
+            desk.successor.begin(f"version {version} answers a request to retrain", of=version)
         desk.state.tasks += sum(len(draw.tasks) for draw in turn.draws)
         for request in turn.requests:
             self._meters.retraining.labels(desk.plan.name, request.status.value).inc()

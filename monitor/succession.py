@@ -80,9 +80,9 @@ class Successor:
         self._key, self._plan, self._references = key, plan, references
         self.state = Succession()
 
-    def begin(self, why: str, *, taken: bool, of: str = "") -> None:
-        """Asks for events to build another from; what was begun before is given up."""
-        self.state.heir = Heir(why, taken, of)
+    def begin(self, why: str, *, of: str = "") -> None:
+        """Asks for events to build another from, and to judge by it; what was begun before is given up."""
+        self.state.heir = Heir(why, taken=True, of=of)
         self._say()
 
     def heed(self, learn: Learn, why: str) -> None:
