@@ -28,6 +28,10 @@ _HAND_OVER = 7 * 86_400.0  # seconds that an exported task is left to whoever ha
 _FORMAT = Meta(description=f"One of {', '.join(FORMATS)}.")
 
 _Name = Annotated[str, Meta(max_length=200)]
+_Tool = Annotated[
+    str,
+    Meta(max_length=200, description="Who has the tasks, and gives them back; the same both ways. Empty: the format."),
+]
 
 
 class Brought(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,15 +57,14 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a file is written, and of which tool its annotations are."""
 
     format: Annotated[str, _FORMAT] = "jsonl"
-    tool: Annotated[
-        _Name, Meta(description="Name under which the tool's annotations are known; empty: the format.")
-    ] = ""
+    tool: _Tool = ""
 
 
 class Handing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks to hand over as a file."""
 
     format: Annotated[str, _FORMAT] = "jsonl"
+    tool: _Tool = ""
     dataset: Annotated[str | None, Meta(description="Of this dataset alone.")] = None
     most: Annotated[int, Meta(ge=1, le=10_000, description="Tasks at most.")] = 100
     prediction: Annotated[bool, Meta(description="Show what the model answered.")] = False
@@ -91,7 +94,7 @@ class Labels:
             ),
             Endpoint(
                 "POST", "/v1/labels/export", self.labels_export, "Lease tasks as a file for a tool.", bytes,
-                may=label, body=Handing, example=Handing("label-studio", "shelf", 50), media="application/octet-stream",
+                may=label, body=Handing, example=Handing("label-studio", dataset="shelf", most=50), media="application/octet-stream",
             ),
         ]  # fmt: skip
 
@@ -138,11 +141,10 @@ class Labels:
 
     async def labels_export(self, call: Call) -> Response:
         said: Handing = call.body
-        return await self._pool.run(self._export, said, call.by)
+        return await self._pool.run(self._export, said)
 
-    def _export(self, said: Handing, by: str) -> Response:
-        form, now = _format(said.format), self._clock()
-        tool = f"file of {by}"
+    def _export(self, said: Handing) -> Response:
+        form, tool, now = _format(said.format), said.tool or said.format, self._clock()
         tasks = self._queue.export_pending(tool, said.format, said.most, now, _HAND_OVER, said.dataset)
         data = form.write([asked(task, prediction=said.prediction) for task in tasks])
         self._queue.exported(tool, {task.id: task.id for task in tasks}, now)

@@ -39,7 +39,6 @@ def add(commands: Commands) -> None:
     progress = command(acts, "progress", _progress, "say how labeling goes on")
     bring = command(acts, "import", _import, "bring labels as a labeling tool exports them")
     bring.add_argument("file", type=Path, metavar="FILE", help="the export")
-    bring.add_argument("--tool", default="", help="the tool's name, where its labels come by several ways")
     hand = command(acts, "export", _export, "lease tasks and write them as a file for a labeling tool")
     hand.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     hand.add_argument("--most", type=int, default=100, help="tasks at most; default 100")
@@ -52,6 +51,9 @@ def add(commands: Commands) -> None:
         parser.add_argument("--dataset", help="of this dataset alone")
     for parser in (bring, hand):
         parser.add_argument("--format", default="jsonl", help="how the file is written: jsonl, label-studio, cvat, ...")
+        parser.add_argument(
+            "--tool", default="", help="who labels; the same when the file comes back. Default: the format"
+        )
     progress.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     for parser in acts.choices.values():
         remote(parser)
@@ -147,7 +149,13 @@ def _import(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    wanted = {"format": given.format, "most": given.most, "prediction": given.prediction, **_dataset(given)}
+    wanted = {
+        "format": given.format,
+        "tool": given.tool,
+        "most": given.most,
+        "prediction": given.prediction,
+        **_dataset(given),
+    }
     data = Remote(given).fetch("/v1/labels/export", wanted)
     try:
         given.output.write_bytes(data)

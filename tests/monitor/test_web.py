@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alerting.alert import Alert
-from alerting.deliver import Circuit, Condition
 from detectors.core import Kind, Role
-from monitor.exchange import Told
-from monitor.intake import Received
-from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.people import People
 from monitor.settings import Secret
 from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, Snapshot
 from monitor.web import Unbound, Web, WebOptions
+from tests.monitor.serving import Client, Standing, serving
 
 EVIL = "<script>alert(1)</script>"
 SNAPSHOT = Snapshot((
@@ -39,75 +33,9 @@ SNAPSHOT = Snapshot((
 ))  # fmt: skip
 
 
-class Standing:
-    """A daemon as the server sees it: values to show, and a log to append to."""
-
-    def __init__(self) -> None:
-        self.log = MemoryLog(100_000)
-        self.silent: dict[str, float] = {"ingest": 0.1}
-        self.waiting: list[str] = []
-        self.told: list[Told] = []
-
-    def snapshot(self) -> Snapshot:
-        return SNAPSHOT
-
-    def alerts(self) -> Sequence[Alert]:
-        return ()
-
-    def exchange_name(self, model: str) -> str | None:
-        return model
-
-    def silences(self) -> Mapping[str, float]:
-        return self.silent
-
-    def destinations(self) -> Mapping[str, Condition]:
-        return {"hook": Condition(attempts=3, failures=2, circuit=Circuit.OPEN, last_error="host:80: 503")}
-
-    def not_ready(self) -> Sequence[str]:
-        return self.waiting
-
-    def take(self, received: Sequence[Received]) -> None:
-        self.log.append([record.body for record in received])
-
-    def tell(self, told: Sequence[Told]) -> None:
-        self.told += told
-
-    def bodies(self) -> list[bytes]:
-        return [body for _, body in self.log.read(0)]
-
-
-class Client:
-    def __init__(self, port: int, daemon: Standing, meters: Meters) -> None:
-        self.port, self.daemon, self.meters = port, daemon, meters
-
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-        finally:
-            connection.close()
-
-    def post(self, body: bytes, path: str = "/v1/events", **headers: str) -> int:
-        return self.ask("POST", path, body, **{"content_type": "application/json", **headers})[0]
-
-
-@contextmanager
-def serving(options: WebOptions | None = None, *, intake: bool = True) -> Iterator[Client]:
-    daemon = Standing()
-    meters = Meters(daemon.snapshot, silences=daemon.silences)
-    web = Web(options or WebOptions(port=0, max_body=4096), daemon, meters, People(()), (), intake=intake)
-    web.start()
-    try:
-        yield Client(web.port, daemon, meters)
-    finally:
-        web.stop()
-
-
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with serving() as found:
+    with serving(daemon=Standing(SNAPSHOT)) as found:
         yield found
 
 
