@@ -38,7 +38,7 @@ _PARTS = frozenset({Part.PROBABILITY, Part.TAKE_ALL})  # parts of a draw that to
 
 
 class CompareOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Two versions of the model, compared while both are live. Needs `versions` of at least 2."""
+    """Two versions of the model, compared while both are live. Both are watched on their own as well."""
 
     stable: Annotated[str, Meta(min_length=1, description="The version in service, as events name it.")]
     candidate: Annotated[str, Meta(min_length=1, description="The version that may take its place.")]

@@ -258,6 +258,11 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="The model server's own metrics, watched as a model named `<name>.server`; empty: not read."),
     ] = None
 
+    @property
+    def watched(self) -> int:
+        """Versions that are watched on their own: two at least where two are compared."""
+        return self.versions if self.compare is None else max(self.versions, 2)
+
     def scorers_of(self, schema: Schema) -> dict[str, Scorer]:
         """Its scorers by name, those of the default chosen by its columns."""
         if self.scorers is None:
@@ -448,8 +453,6 @@ def _contradictions(config: Config) -> Iterator[str]:
 
 def _check_contradictions(config: Config, model: ModelOptions, path: str) -> Iterator[str]:
     compare = model.compare
-    if compare is not None and model.versions < 2:
-        yield f"{path}.compare: two versions are compared only where they are watched; set {path}.versions to 2 or more"
     if compare is not None and compare.stable == compare.candidate:
         yield f"{path}.compare.candidate: {compare.candidate!r} is the stable version; name the other one"
     if compare is not None and (model.retraining is None or model.sampling is None):

@@ -59,7 +59,7 @@ class Plan:
         self.accuracy = options.accuracy
         self.retraining = None if self.sampling is None else options.retraining
         self.compare = options.compare
-        self.scopes = Scopes(options.slices or {}, options.versions)
+        self.scopes = Scopes(options.slices or {}, options.watched)
         self.labels = options.labels
 
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]:
@@ -141,7 +141,7 @@ def plans(config: Config, hosted: Mapping[str, Host] = {}) -> dict[str, Plan]:
                 outcomes_of(options.name), reference, OUTCOMES, scorers=(), sampling=None, labels=None
             )
             found[outcomes.name] = Plan(outcomes, window, checks=LABEL_CHECKS)
-        if options.versions and versions_of(options.name) not in found:
+        if options.watched and versions_of(options.name) not in found:
             reference = ReferenceOptions(learn=LEARN)
             compared = ModelOptions(
                 versions_of(options.name), reference, COMPARED, scorers=(), sampling=None, labels=None
