@@ -200,10 +200,11 @@ def test_what_follows_a_refused_item_about_the_same_alert_waits_behind_it() -> N
     assert one.refused == 2
 
     bad.clear()
+    one.queue.append(Item("opened again", "a", b"", 0.0, "x"))
     now = one.due(refreshing=False)
-    one.send(now)
-    one.send(now)
-    assert desk.taken == ["other", "opened", "resolved"]
+    for later in (now, now + 400.0, now + 800.0):
+        one.send(later)
+    assert desk.taken == ["other", "opened", "resolved", "opened again"]
     assert one.refused == 0
 
 

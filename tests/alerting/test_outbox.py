@@ -153,25 +153,23 @@ class Daemon(RuleBasedStateMachine):
         self.read = len(self.log)
         self.offer()
 
-    @rule(seconds=st.sampled_from([0.0, 0.5, 2.0, 10.0]))
-    def deliver(self, seconds: float) -> None:
+    @rule(
+        seconds=st.sampled_from([0.0, 2.0, 10.0]),
+        down=st.booleans(),
+        through=st.integers(0, 2),
+        refuses=st.sampled_from(["", "", "", "x", "xy"]),
+    )
+    def deliver(self, seconds: float, down: bool, through: int, refuses: str) -> None:
+        receiving, lane = self.receiving, self.lane
+        receiving.down, receiving.through, receiving.refuses = down, through, set(refuses)
         self.now += seconds
-        due = self.lane.circuit(self.now)
-        attempts, before = self.lane.attempts, len(self.receiving.taken)
-        through = self.lane.send(self.now)
-        if due is Circuit.OPEN:
-            assert self.lane.attempts == attempts
-        if due is Circuit.HALF_OPEN:
-            assert len(self.receiving.taken) - before <= 1
-        self.outbox.done(one.key for one in through)
-
-    @rule(down=st.booleans(), through=st.integers(0, 2))
-    def trouble(self, down: bool, through: int) -> None:
-        self.receiving.down, self.receiving.through = down, through
-
-    @rule(refuses=st.sets(st.sampled_from(["x", "y"])))
-    def refuse(self, refuses: set[str]) -> None:
-        self.receiving.refuses = refuses
+        circuit, attempts, taken = lane.circuit(self.now), lane.attempts, len(receiving.taken)
+        sent = lane.send(self.now)
+        self.outbox.done(one.key for one in sent)
+        if circuit is Circuit.OPEN:
+            assert lane.attempts == attempts
+        if circuit is Circuit.HALF_OPEN:
+            assert len(receiving.taken) - taken <= 1
 
     @rule()
     def save(self) -> None:
@@ -205,4 +203,4 @@ class Daemon(RuleBasedStateMachine):
 
 
 TestDaemon = Daemon.TestCase
-TestDaemon.settings = settings(max_examples=150, stateful_step_count=30)
+TestDaemon.settings = settings(max_examples=100, stateful_step_count=30)
