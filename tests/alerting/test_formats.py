@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import pytest
 from hypothesis import given
@@ -30,8 +26,8 @@ from alerting.labeling.task import (
     Select,
     asked,
 )
+from tests.alerting.labelers import AT, LABELERS, as_lines, lines_of, zipped
 
-AT = "2026-11-22T10:00:00.000000Z"
 SCORES = (ClassScore("can", 0.6), ClassScore("jar", 0.3), ClassScore("box", 0.1))
 
 
@@ -42,112 +38,6 @@ def item(n: int, **changes: Any) -> Asked:
         picture=Picture(640, 480), date=datetime(2026, 11, 22, tzinfo=UTC), prediction=Prediction("can", SCORES, 0.3),
     )  # fmt: skip
     return replace(made, **changes)
-
-
-# -- labelers: what each tool makes of a file of ours, in the tool's own way, once somebody has labeled it
-
-Labels = Mapping[str, str]  # task -> class
-
-
-def _lines(data: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in data.splitlines()]
-
-
-def _as_lines(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-
-def plain(data: bytes, labels: Labels) -> bytes:
-    return _as_lines([
-        {"driftd_id": line["driftd_id"], "label": labels[line["driftd_id"]], "by": "ada", "at": AT, "seconds": 3}
-        for line in _lines(data)
-    ])  # fmt: skip
-
-
-def label_studio(data: bytes, labels: Labels) -> bytes:
-    return json.dumps([
-        {
-            "id": n, "data": task["data"], "meta": task["meta"], "predictions": [n], "total_annotations": 1,
-            "annotations": [{
-                "id": 1000 + n, "completed_by": 1, "was_cancelled": False, "created_at": AT, "updated_at": AT,
-                "lead_time": 2.5, "ground_truth": False, "task": n,
-                "result": [{
-                    "id": "x", "type": "choices", "from_name": "label", "to_name": "input", "origin": "manual",
-                    "value": {"choices": [labels[task["data"]["driftd_id"]]]},
-                }],
-            }],
-        }
-        for n, task in enumerate(json.loads(data))
-    ]).encode()  # fmt: skip
-
-
-def cvat(data: bytes, labels: Labels) -> bytes:
-    images = []
-    for n, line in enumerate(_lines(data)[2:]):
-        name, label = line["name"] + line["extension"], labels[line["meta"]["driftd_id"]]
-        images.append(
-            f'<image id="{n}" name={quoteattr(name)} width="{line["width"]}" height="{line["height"]}">'
-            f'<tag label={quoteattr(label)} source="manual"></tag></image>'
-        )
-    return _zipped(f"<annotations><version>1.1</version>{''.join(images)}</annotations>".encode(), data)
-
-
-def _zipped(annotations: bytes, manifest: bytes | None = None) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("annotations.xml", annotations)
-        if manifest is not None:
-            packed.writestr("manifest.jsonl", manifest)
-    return out.getvalue()
-
-
-def ground_truth(data: bytes, labels: Labels) -> bytes:
-    classes = sorted(set(labels.values()))
-    return _as_lines([
-        line | {
-            "shelf-job": classes.index(labels[line["driftd_id"]]),
-            "shelf-job-metadata": {
-                "class-name": labels[line["driftd_id"]], "confidence": 0.93, "human-annotated": "yes",
-                "creation-date": "2026-11-22T10:00:00.123456", "job-name": "labeling-job/shelf-job",
-                "type": "groundtruth/image-classification",
-            },
-        }
-        for line in _lines(data)
-    ])  # fmt: skip
-
-
-def prodigy(data: bytes, labels: Labels) -> bytes:
-    return _as_lines([
-        line | {
-            "accept": [labels[line["driftd_id"]]], "answer": "accept", "_input_hash": 1, "_task_hash": -n,
-            "_annotator_id": "ada", "_session_id": "shelf-ada", "_timestamp": 1795341600, "_view_id": "choice",
-        }
-        for n, line in enumerate(_lines(data))
-    ])  # fmt: skip
-
-
-def doccano(data: bytes, labels: Labels) -> bytes:
-    return _as_lines([
-        {"id": n, "text": line["text"], "label": [labels[line["driftd_id"]]], "Comments": []}
-        | ({"driftd_id": line["driftd_id"]} if n % 2 else {"meta": {"driftd_id": line["driftd_id"]}})
-        for n, line in enumerate(_lines(data))
-    ])  # fmt: skip
-
-
-def fiftyone(data: bytes, labels: Labels) -> bytes:
-    dataset = json.loads(data)
-    for sample in dataset["samples"]:
-        sample["ground_truth"] = {
-            "_id": {"$oid": "6560"}, "_cls": "Classification", "tags": [], "label": labels[sample["driftd_id"]],
-            "confidence": None, "logits": None,
-        }  # fmt: skip
-    return json.dumps(dataset).encode()
-
-
-LABELERS: dict[str, Callable[[bytes, Labels], bytes]] = {
-    "jsonl": plain, "label-studio": label_studio, "cvat": cvat, "ground-truth": ground_truth, "prodigy": prodigy,
-    "doccano": doccano, "fiftyone": fiftyone,
-}  # fmt: skip
 
 
 def replies(name: str, data: bytes) -> list[Reply]:
@@ -221,8 +111,8 @@ def _boxes() -> st.SearchStrategy[tuple[Box, ...]]:
 def _accepted(name: str, data: bytes) -> bytes:
     """Boxes that the model gave, accepted by a labeler as they are."""
     if name == "jsonl":
-        return _as_lines([
-            {"driftd_id": each["driftd_id"], "boxes": each["prediction"]["boxes"]} for each in _lines(data)
+        return as_lines([
+            {"driftd_id": each["driftd_id"], "boxes": each["prediction"]["boxes"]} for each in lines_of(data)
         ])  # fmt: skip
     if name == "label-studio":
         tasks = json.loads(data)
@@ -233,7 +123,7 @@ def _accepted(name: str, data: bytes) -> bytes:
     if name == "ground-truth":
         return data.replace(b'"human-annotated":"no"', b'"human-annotated":"yes"')
     if name == "prodigy":
-        return _as_lines([each | {"answer": "accept", "accept": []} for each in _lines(data)])
+        return as_lines([each | {"answer": "accept", "accept": []} for each in lines_of(data)])
     dataset = json.loads(data)
     for sample in dataset["samples"]:
         sample["ground_truth"] = sample.pop("prediction_boxes")
@@ -381,7 +271,7 @@ def test_doccano_spans_and_texts() -> None:
         {"driftd_id": "q3", "text": "t", "label": []},
     ]
 
-    found = replies("doccano", _as_lines(lines))
+    found = replies("doccano", as_lines(lines))
 
     assert [(reply.task, reply.value, reply.by) for reply in found] == [
         ("q1", "LOC,PER", ""), ("q2", "a summary", "ada"),
@@ -397,7 +287,7 @@ def test_cvat_reads_no_document_type_and_unpacks_no_bomb(monkeypatch: pytest.Mon
     assert "document type" in fault.why
 
     monkeypatch.setattr(cvat, "LARGEST", 1 << 20)
-    (fault,) = FORMATS["cvat"].read(_zipped(b" " * (2 << 20)))
+    (fault,) = FORMATS["cvat"].read(zipped(b" " * (2 << 20)))
     assert isinstance(fault, Fault)
     assert "more than" in fault.why
 
