@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Annotated
 
 import msgspec
@@ -113,9 +114,16 @@ class _Known(msgspec.Struct, frozen=True):
 
     batch: Labelled
     rows: list[_Row]
+    answers: list[str]  # as words, of shares
+    truths: list[str]
 
     def merged(self, other: _Known) -> _Known:
-        return _Known(self.batch.merged(other.batch), self.rows + other.rows)
+        return _Known(
+            self.batch.merged(other.batch),
+            self.rows + other.rows,
+            self.answers + other.answers,
+            self.truths + other.truths,
+        )
 
 
 class _Mind(msgspec.Struct, frozen=True):
@@ -164,6 +172,7 @@ class Accuracy:
         self._state = State()
         self._rows: dict[str, tuple[int, _Row]] = {}  # by task, with the number of its span
         self._found: list[Finding] | None = None
+        self._known: dict[int, tuple[_Known | None, str]] = {}  # by span; what changes is worked out anew
         self._view: LabelledView | None = None
 
     def judge_by(self, reference: Reference) -> None:
@@ -185,7 +194,7 @@ class Accuracy:
 
     @state.setter
     def state(self, state: State) -> None:
-        self._state, self._view = state, None
+        self._state, self._view, self._known = state, None, {}
         self._rows = {row.task: (span.number, row) for span in state.spans for row in span.asked}
 
     # -- what comes
@@ -201,6 +210,7 @@ class Accuracy:
             span = _Span(number)
             state.spans = sorted([*state.spans, span], key=lambda span: span.number)
         span.batches.append(_batch(draw))
+        self._known.pop(number, None)
         self._rows.update((row.task, (number, row)) for row in span.asked)
         while len(self._rows) > ROWS and len(state.spans) > 1:
             self._let_go(state.spans[0])
@@ -219,6 +229,7 @@ class Accuracy:
             state.labels += row.rev < 0
             state.late += self._is_settled(number)
             row.label, row.rev = one.label, one.rev
+            self._known.pop(number, None)
             row.inputs = self._kept(one.inputs)
             row.others = {other.version: other.label for other in one.others}
         self._view = None
@@ -261,17 +272,29 @@ class Accuracy:
         last = self._state.mind.number
         return last is not None and number <= last
 
+    def _labels(self, span: _Span) -> tuple[_Known | None, str]:
+        """The labelled rows of a span; or none, and why they give no estimate."""
+        if span.number not in self._known:
+            self._known[span.number] = _known(span)
+        return self._known[span.number]
+
+    def _together(self, spans: Sequence[_Span]) -> _Known | None:
+        """The labelled rows of several spans."""
+        parts = [known for span in spans if (known := self._labels(span)[0]) is not None]
+        return reduce(_Known.merged, parts) if parts else None
+
     def _let_go(self, span: _Span) -> None:
         if not self._is_settled(span.number):
             self._settle(span)
         self._state.spans.remove(span)
+        self._known.pop(span.number, None)
         for row in span.asked:
             del self._rows[row.task]
         self._view = None
 
     def _settle(self, span: _Span) -> None:
         state = self._state
-        before, known = state.mind.version, _known(span)[0]
+        before, known = state.mind.version, self._labels(span)[0]
         state.mind, state.last = self._follow(state.mind, span)
         if state.mind.version != before:
             state.first, state.falling = None, {}
@@ -279,7 +302,11 @@ class Accuracy:
         if known is not None:
             self._found = self._compare(known)
             # what one span has too few labels for, the first spans together have
-            some = known if state.search.conditions else _together(state.spans[: state.spans.index(span) + 1]) or known
+            some = (
+                known
+                if state.search.conditions
+                else self._together(state.spans[: state.spans.index(span) + 1]) or known
+            )
             state.search = state.search.after([row.inputs for row in some.rows], _errors(some), some.batch.weight)
             if state.first is None or state.first.batch.effective < ENOUGH:
                 state.first = known if state.first is None else state.first.merged(known)
@@ -287,7 +314,7 @@ class Accuracy:
 
     def _follow(self, mind: _Mind, span: _Span) -> tuple[_Mind, _Said]:
         """One span later."""
-        known, refused = _known(span)
+        known, refused = self._labels(span)
         version = _version(span) or mind.version
         tuning, track = mind.tuning, mind.track
         for _ in range(0 if mind.number is None else min(span.number - mind.number - 1, GAP)):
@@ -355,7 +382,7 @@ class Accuracy:
             if not self._is_settled(span.number):
                 mind, newest = self._follow(mind, span)
                 labelled = newest if newest.labels is not None or newest.refused else labelled
-        known = _together(state.spans)
+        known = self._together(state.spans)
         shares = mind.tuning.shares
         enough = state.first is not None and state.first.batch.effective >= ENOUGH
         first = estimate(state.first.batch, _untuned(shares)) if enough and state.first is not None else None
@@ -438,7 +465,6 @@ def _row(task: LabelTask) -> _Row:
 
 
 def _known(span: _Span) -> tuple[_Known | None, str]:
-    """The labelled rows of a span; or none, and why they give no estimate."""
     draws = [
         (np.array([row.size for row in batch.drawn]), np.array([row.known for row in batch.drawn], np.bool_))
         for batch in span.batches
@@ -465,19 +491,10 @@ def _known(span: _Span) -> tuple[_Known | None, str]:
             copies=np.array([float(row.copies) for row in rows]),
             unknown=sum(row.copies for row in batch.certain if not row.known),
         )
-        known = _Known(labelled, rows)
+        answers, truths = [word(row.answer) or "" for row in rows], [word(row.label) or "" for row in rows]
+        known = _Known(labelled, rows, answers, truths)
         found = known if found is None else found.merged(known)
     return found, ""
-
-
-def _together(spans: Sequence[_Span]) -> _Known | None:
-    """The labelled rows of several spans."""
-    found: _Known | None = None
-    for span in spans:
-        known, _ = _known(span)
-        if known is not None:
-            found = known if found is None else found.merged(known)
-    return found
 
 
 def _errors(known: _Known) -> Floats:
@@ -526,14 +543,9 @@ def _held(value: Value) -> Value:
 # -- measures
 
 
-def _words(known: _Known) -> tuple[list[str], list[str]]:
-    """Answers and truths."""
-    return [word(row.answer) or "" for row in known.rows], [word(row.label) or "" for row in known.rows]
-
-
 def _classes(known: _Known) -> list[str]:
     """Those of most labels."""
-    counts = Counter(_words(known)[1])
+    counts = Counter(known.truths)
     return sorted(sorted(counts, key=lambda of: (-counts[of], of))[:CLASSES])
 
 
@@ -542,8 +554,7 @@ def _is(words: Sequence[str], of: str) -> Mask:
 
 
 def _recall(known: _Known, of: str) -> Estimate:
-    answers, truths = _words(known)
-    return share(known.batch, _is(truths, of), _is(answers, of))
+    return share(known.batch, _is(known.truths, of), _is(known.answers, of))
 
 
 def _measures(known: _Known, shares: bool, slices: Mapping[str, Slice]) -> Iterator[MeasureView]:
@@ -553,9 +564,8 @@ def _measures(known: _Known, shares: bool, slices: Mapping[str, Slice]) -> Itera
         error = squares.error / (2 * value) if value else math.inf
         yield MeasureView("rmse", "", Estimate(value, error, low, high, squares.labels, squares.effective))
         return
-    answers, truths = _words(known)
     for of in _classes(known):
-        answered, truly = _is(answers, of), _is(truths, of)
+        answered, truly = _is(known.answers, of), _is(known.truths, of)
         yield MeasureView("precision", of, share(known.batch, answered, truly))
         yield MeasureView("recall", of, share(known.batch, truly, answered))
         both = share(known.batch, answered | truly, answered & truly)
@@ -582,10 +592,9 @@ def _column(name: str, rows: Sequence[_Row]) -> Batch:
 
 def _confusion(known: _Known) -> Iterator[tuple[str, str, float]]:
     """Answer, truth and the share of all rows, of the classes told apart."""
-    answers, truths = _words(known)
     weight, told = known.batch.weight, set(_classes(known))
     cells: Counter[tuple[str, str]] = Counter()
-    for answer, truth, one in zip(answers, truths, weight.tolist(), strict=True):
+    for answer, truth, one in zip(known.answers, known.truths, weight.tolist(), strict=True):
         cells[answer if answer in told else OTHER, truth if truth in told else OTHER] += one
     total = float(weight.sum())
     for (answer, truth), one in sorted(cells.items()):
