@@ -143,11 +143,8 @@ class App:
             self._handover = HandOver(
                 config.labeling_tools, config.queue.open, backoff=config.alerts.backoff, meters=self.meters
             )
+            self._acts = Acts(config.queue, self, self._handover, self.meters, intake=config.intake)
         except (OSError, ValueError, QueueError) as error:
-            raise Unstartable(f"labeling tools: {error}") from error
-        try:
-            self._acts = Acts(config.queue, self, self.meters, intake=config.intake)
-        except QueueError as error:
             raise Unstartable(f"labeling: {error}") from error
         self._web = Web(config.web, self, self.meters, people, self._acts.endpoints(), intake=config.intake)
         self._counted: dict[str, int] = {}

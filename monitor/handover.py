@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ class Courier:
         self._waiting: set[str] = set()  # tasks at the tool without a label
         self._failures = 0
         self._due = 0.0
+        self._lock = threading.Lock()  # of what waits: hooks come by other threads
         self._stopped = False
         meters.tool_success.labels(self.name).set(0)
 
@@ -99,7 +101,7 @@ class Courier:
                 self._queue.exported(self.name, pulled.there, now)
             self._take(pulled, now)
         if everything:
-            self._waiting = {task for task in self._waiting if self._awaited(task)}
+            self._note(set(), {task for task in self._waiting if not self._awaited(task)})
             self._compared = now
 
     def _take(self, pulled: Pulled, now: float) -> Back:
@@ -111,10 +113,13 @@ class Courier:
         if pulled.whole:
             for task in pulled.there:
                 self._retract(task, replies[task], now)
-        self._waiting |= {task for task in pulled.there if not replies[task]}
-        self._waiting -= {task for task, given in replies.items() if given}
+        self._note({task for task in pulled.there if not replies[task]}, {t for t, given in replies.items() if given})
         self._count(back)
         return back
+
+    def _note(self, waiting: set[str], settled: set[str]) -> None:
+        with self._lock:
+            self._waiting = (self._waiting | waiting) - settled
 
     def _awaited(self, task_id: str) -> bool:
         """Whether the task is the tool's still: not withdrawn, nor its time over."""
@@ -157,7 +162,7 @@ class Courier:
             self._meters.tool_refused.labels(self.name).inc()
             return
         self._queue.exported(self.name, there, now)
-        self._waiting |= set(there)
+        self._note(set(there), set())
         self._meters.tool_tasks.labels(self.name).inc(len(there))
 
     def _count(self, back: Back) -> None:

@@ -11,10 +11,12 @@ from alerting.labeling import QueueOptions
 from monitor.api.brought import Labels
 from monitor.api.daemon import Daemon
 from monitor.api.endpoint import Endpoint
+from monitor.api.hooks import Hooks
 from monitor.api.labels import Labeling
 from monitor.api.pool import Pool
 from monitor.api.retraining import Retraining
 from monitor.collect import EVERY, Collector
+from monitor.handover import HandOver
 from monitor.metrics import Meters
 
 
@@ -24,8 +26,10 @@ class Acts:
     `intake`: whether an HTTP source reads what the daemon takes in. Raises QueueError when the queue cannot be opened.
     """
 
-    def __init__(self, options: QueueOptions, daemon: Daemon, meters: Meters, *, intake: bool) -> None:
-        self._queue, self._pool = options.open(), Pool()
+    def __init__(
+        self, options: QueueOptions, daemon: Daemon, handover: HandOver, meters: Meters, *, intake: bool
+    ) -> None:
+        self._queue, self._pool, self._handover = options.open(), Pool(), handover
         self._daemon, self._intake = daemon, intake
         self._collector = Collector(
             self._queue, tell=daemon.tell, exchange_name=daemon.exchange_name, meters=meters, clock=time.time
@@ -38,6 +42,7 @@ class Acts:
             *Labeling(queue, pool, time.time).endpoints(),
             *Labels(queue, pool, daemon, time.time, intake=self._intake).endpoints(),
             *Retraining(queue, pool, daemon, time.time).endpoints(),
+            *Hooks(self._handover, pool).endpoints(),
         ]
 
     def schedule(self, jobs: BackgroundScheduler) -> None:
