@@ -221,8 +221,8 @@ class Sampler:
             share = round(options.strategy.certain * n)
             return [one for one in _pool(pools, SURE, "wanted most") if one.row.want is not None][:share]
         state.credit = min(state.credit + options.take_all * n, options.take_all * options.most)
-        room = int(state.credit + 1e-9)
-        if not room:
+        room = min(int(state.credit + 1e-9), n - 1)  # what was saved up never takes a whole draw
+        if room < 1:
             return []
         each = max(1, room // 2)
         queues = [
