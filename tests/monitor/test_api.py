@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from alerting.alert import Alert, Ruling, Severity, Verdict
+from alerting.deliver import Backoff
 from alerting.labeling import MongoQueue, SqliteQueue
 from alerting.labeling.queue import LabelQueue
 from alerting.labeling.rules import QueueRules
@@ -28,6 +29,7 @@ from alerting.policy import Cause
 from alerting.retraining import Request, Span, Status, Step, Word, part_of
 from alerting.secret import Secret
 from monitor.api.acts import Acts
+from monitor.handover import HandOver
 from monitor.metrics import Meters
 from monitor.people import Person, Right
 from monitor.snapshot import ModelView, Snapshot, VerdictView
@@ -35,6 +37,7 @@ from tests.alerting.labels import BATCH, PLAIN, task
 from tests.monitor.serving import Client, Standing, serving
 from tests.services.process import free_port
 
+NO_TOOLS = HandOver((), SqliteQueue().open, backoff=Backoff(), meters=Meters())
 KEY = "shelf/psi/edge energy?@slice:a/b"
 TOKENS = {right: f"token of who may {right}" for right in Right}
 PEOPLE = [Person(f"the {right}er", Secret(token), (right,)) for right, token in TOKENS.items()]
@@ -69,7 +72,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     options = SqliteQueue(path=str(tmp_path / "labels.sqlite"), rules=PLAIN)
     daemon = Standing(SHOWN)
     daemon.open, daemon.asked = [ALERT], [REQUEST]
-    acts = Acts(options, daemon, Meters(), intake=True)
+    acts = Acts(options, daemon, NO_TOOLS, Meters(), intake=True)
     queue = options.open()
     with serving(daemon=daemon, people=PEOPLE, acts=lambda _: acts.endpoints()) as client:
         yield Service(client, queue)
@@ -291,7 +294,7 @@ def test_a_labeler_works_a_task_off(service: Service) -> None:
 def test_a_reviewer_corrects_what_labelers_said(tmp_path: Path) -> None:
     rules = QueueRules(overlap=0.0, review=1.0, known_share=0.0, show_prediction=True)
     options = SqliteQueue(path=str(tmp_path / "labels.sqlite"), rules=rules)
-    acts = Acts(options, Standing(), Meters(), intake=True)
+    acts = Acts(options, Standing(), NO_TOOLS, Meters(), intake=True)
     with serving(people=PEOPLE, acts=lambda _: acts.endpoints()) as client:
         service = Service(client, options.open())
         service.put(task(1))
@@ -341,7 +344,7 @@ def test_sixteen_labelers_at_once_share_out_every_task(service: Service) -> None
 
 def test_a_dead_queue_is_told_in_time_and_slows_nothing_else() -> None:
     options = MongoQueue(url=f"mongodb://127.0.0.1:{free_port()}", timeout=0.5)
-    acts = Acts(options, Standing(), Meters(), intake=True)
+    acts = Acts(options, Standing(), NO_TOOLS, Meters(), intake=True)
     with serving(people=PEOPLE, acts=lambda _: acts.endpoints()) as client:
         answers: list[tuple[int, dict[str, str]]] = []
 
