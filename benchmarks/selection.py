@@ -166,7 +166,7 @@ def lost(streams: str, share: float = 0.4, draws: int = 30) -> dict[str, float]:
                 chosen = np.array(back.rows[: len(back)])
                 weights = 1.0 / back.inclusion()
                 residuals = right[chosen] - sure[chosen]
-                errors.append(sure.mean() + (weights * residuals).sum() / weights.sum() - right.mean())
+                errors.append(sure.mean() + (weights * residuals).sum() / len(sure) - right.mean())
         found[name] = 100 * float(np.mean(errors))
     return found
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -125,3 +126,48 @@ def test_uniforms_are_uniform_and_independent_of_key_and_seed() -> None:
     for other in (second, keys.astype(np.float64)):
         assert abs(np.corrcoef(first, other)[0, 1]) < 4 / np.sqrt(20_000)
     assert uniforms(np.array([0, 2**64 - 1], np.uint64), 2**40).min() > 0
+
+
+def test_copies_are_one_item_that_keeps_the_row_of_the_lowest_mark() -> None:
+    draw = Draw(n=5)
+    ids = keys_of(["a", "b", "a", "c", "a"])
+    draw.update(ids, np.ones(5), lambda i: i, np.array([4, 0, 2, 1, 3], np.uint64))
+    held = dict(zip(draw.rows, draw.copies.tolist(), strict=True))
+    assert held == {2: 3, 1: 1, 3: 1}
+    assert draw.seen == 5
+
+
+def estimates(of: Callable[[Draw], tuple[Draw, float]], values: np.ndarray[Any, Any], size: Any) -> list[float]:
+    """Horvitz-Thompson totals over 1,000 seeds; `of` gives the draw to estimate from, and what is known beside it."""
+    ids = keys_of([f"event-{i}" for i in range(len(values))])
+    found = []
+    for seed in range(1000):
+        draw = Draw(n=40, seed=seed)
+        draw.update(ids, size, lambda i: i)
+        part, sure = of(draw)
+        found.append(sure + float((values[part.rows[: len(part)]] / part.inclusion()).sum()))
+    return found
+
+
+def test_what_is_left_out_poisson_draws_and_other_sizes_estimate_without_bias() -> None:
+    rng = np.random.default_rng(3)
+    size = rng.exponential(size=200) + 0.2
+    values = (rng.random(200) < 0.3) * 1.0 + (size > 2)
+    ids, other = keys_of([f"event-{i}" for i in range(200)]), rng.uniform(0.5, 1.5, 200)
+    out = np.arange(0, 200, 9)
+
+    def without(draw: Draw) -> tuple[Draw, float]:
+        return draw.without(ids[out]).first(15), float(values[out].sum())
+
+    def poisson(draw: Draw) -> tuple[Draw, float]:
+        return draw.under(0.08), 0.0
+
+    def cut_short(draw: Draw) -> tuple[Draw, float]:
+        return draw.under(0.08).first(10), 0.0
+
+    def resized(draw: Draw) -> tuple[Draw, float]:
+        return draw.resized((size * other)[draw.rows], 1.5).first(15), 0.0
+
+    for way in (without, poisson, cut_short, resized):
+        found = estimates(way, values, size)
+        assert abs(np.mean(found) - values.sum()) < 3.5 * np.std(found) / np.sqrt(len(found)), way.__name__

@@ -77,7 +77,7 @@ def offered(batch: Batch | None, options: SamplingOptions, lanes: int = 1) -> Of
             part, pools = whole.take(slice(lane, None, lanes)), offer.start()
             for start in range(0, len(part), 50):
                 offer.take(pools, part.take(slice(start, start + 50)), Partition("t", lane))
-            partials.append(Partial(0, len(part), None, draw=decode(encode(pools), Pools)))
+            partials.append(Partial(0, len(part), draw=decode(encode(pools), Pools)))
     return Offered(profile, partials)
 
 
@@ -270,7 +270,7 @@ def test_feedback_that_contradicts_words_never_seen_and_quotas_ask_within_their_
 
 
 def test_what_is_nearly_the_same_is_not_asked_for_again_but_drawn_it_may_be() -> None:
-    crowd = {"x": number(np.full(100, 1.0) + np.arange(100) * 1e-9), "y": number(np.full(100, 1.0))}
+    crowd: dict[str, Any] = {"x": number(np.full(100, 1.0) + np.arange(100) * 1e-9), "y": number(np.full(100, 1.0))}
     loop = Loop(SamplingOptions(per_hour=36_000, most=40, at_least=100))
     draw = loop.until_drawn(path=category(["a>z"] * 100), **crowd)
     assert len(parts(draw, Part.TAKE_ALL)) == 1
