@@ -20,7 +20,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from alerting.alert import Severity, Symptom
-from alerting.labeling.task import Draw, LabelTask, Named, Part, Returned, Value
+from alerting.labeling.task import Draw, LabelingStatus, LabelTask, Named, Part, Returned, Value
 from alerting.policy import Drop
 from alerting.retraining import Measured
 from detectors.checks.verdict import share_text
@@ -77,6 +77,7 @@ class _Row(msgspec.Struct, array_like=True):
     key: float
     copies: int
     expected: float | None
+    reserve: bool  # asked for only if the queue runs dry
     label: Value = None
     rev: int = -1  # of the task when it said so; under 0: nobody has
     inputs: dict[str, Value] = {}
@@ -93,9 +94,33 @@ class _Batch(msgspec.Struct):
     rows: int
     expected: float | None  # mean of what was expected of them
     confidence: float | None
-    drawn: list[_Row]  # in the order of their keys
-    threshold: float  # the key that follows
+    drawn: list[_Row]  # by chance, in the order of their keys
+    following: float | None  # the key after the last; None: not told, as the last ones wait in reserve
     certain: list[_Row]
+
+    @property
+    def ranked(self) -> list[_Row]:
+        """The rows whose chance is known: the last one in reserve has no key after it."""
+        return self.drawn if self.following is not None else self.drawn[:-1]
+
+    @property
+    def threshold(self) -> float:
+        """Key of the first row that is not among `ranked`."""
+        if self.following is not None:
+            return self.following
+        return self.drawn[-1].key if self.drawn else math.inf
+
+    @property
+    def sizes(self) -> Floats:
+        return np.array([row.size for row in self.ranked])
+
+    @property
+    def keys(self) -> Floats:
+        return np.array([row.key for row in self.ranked])
+
+    @property
+    def back(self) -> Mask:
+        return np.array([row.known for row in self.ranked], np.bool_)
 
 
 class _Span(msgspec.Struct):
@@ -245,7 +270,8 @@ class Accuracy:
         state, options = self._state, self._options
         for span in [span for span in state.spans if not self._is_settled(span.number)]:
             end = (span.number + 1) * options.span
-            if now < end or not (now >= end + options.patience or all(row.rev >= 0 for row in span.asked)):
+            complete = all(row.rev >= 0 or row.reserve for row in span.asked)
+            if now < end or not (complete or now >= end + options.patience):
                 break
             self._settle(span)
         while len(state.spans) > KEPT and self._is_settled(state.spans[0].number):
@@ -446,12 +472,10 @@ def _batch(draw: Draw) -> _Batch:
     chance = [task for task in draw.tasks if task.select.part == Part.PROBABILITY and task.select.monitoring]
     certain = [task for task in draw.tasks if task.select.part in (Part.TAKE_ALL, Part.RULE, Part.FEEDBACK)]
     drawn = sorted(map(_row, chance), key=lambda row: row.key)
-    threshold = math.inf if batch.tau is None else batch.tau
-    if batch.reserve and drawn:
-        threshold = drawn.pop().key  # the key after the last in reserve is not told
+    following = None if batch.reserve else math.inf if batch.tau is None else batch.tau
     sums = batch.sums
     return _Batch(
-        batch.N, _mean(sums, "expected"), _mean(sums, "confidence"), drawn, threshold, list(map(_row, certain))
+        batch.N, _mean(sums, "expected"), _mean(sums, "confidence"), drawn, following, list(map(_row, certain))
     )
 
 
@@ -461,40 +485,37 @@ def _row(task: LabelTask) -> _Row:
     return _Row(
         task.id, task.prediction.label, task.model.version, select.part, size,
         math.inf if select.key is None else select.key, task.stands_for, select.expected,
+        task.labeling_status is LabelingStatus.IN_RESERVE,
     )  # fmt: skip
 
 
 def _known(span: _Span) -> tuple[_Known | None, str]:
-    draws = [
-        (np.array([row.size for row in batch.drawn]), np.array([row.known for row in batch.drawn], np.bool_))
-        for batch in span.batches
-    ]
-    if picked(draws):
+    if picked([(batch.sizes, batch.back) for batch in span.batches]):
         return None, "labels came back for the doubtful or the sure ones first, not by rank: they speak for no others"
-    found: _Known | None = None
-    for batch, (sizes, back) in zip(span.batches, draws, strict=True):
-        drawn = [row for row in batch.drawn if row.known]
-        certain = [row for row in batch.certain if row.known]
-        if not drawn and sum(row.copies for row in certain) < batch.rows:
-            continue  # rows taken for certain speak for themselves alone
-        keys = np.array([row.key for row in batch.drawn])
-        chance = np.concatenate([inclusion(sizes, keys, batch.threshold, back), np.ones(len(certain))])
-        rows = drawn + certain
-        losses = _numeric(rows)
-        mean = 0.0 if losses else NOTHING if batch.expected is None else batch.expected
-        labelled = Labelled(
-            rows=batch.rows,
-            expected=mean * batch.rows,
-            outcome=np.array([_outcome(row) for row in rows]),
-            expectation=np.array([mean if losses or row.expected is None else row.expected for row in rows]),
-            inclusion=chance,
-            copies=np.array([float(row.copies) for row in rows]),
-            unknown=sum(row.copies for row in batch.certain if not row.known),
-        )
-        answers, truths = [word(row.answer) or "" for row in rows], [word(row.label) or "" for row in rows]
-        known = _Known(labelled, rows, answers, truths)
-        found = known if found is None else found.merged(known)
-    return found, ""
+    parts = [known for batch in span.batches if (known := _of_batch(batch)) is not None]
+    return (reduce(_Known.merged, parts) if parts else None), ""
+
+
+def _of_batch(batch: _Batch) -> _Known | None:
+    drawn = [row for row in batch.ranked if row.known]
+    certain = [row for row in batch.certain if row.known]
+    if not drawn and sum(row.copies for row in certain) < batch.rows:
+        return None  # rows taken for certain speak for themselves alone
+    rows = drawn + certain
+    losses = _numeric(rows)
+    mean = 0.0 if losses else NOTHING if batch.expected is None else batch.expected
+    labelled = Labelled(
+        rows=batch.rows,
+        expected=mean * batch.rows,
+        outcome=np.array([_outcome(row) for row in rows]),
+        expectation=np.array([mean if losses or row.expected is None else row.expected for row in rows]),
+        inclusion=np.concatenate(
+            [inclusion(batch.sizes, batch.keys, batch.threshold, batch.back), np.ones(len(certain))]
+        ),
+        copies=np.array([float(row.copies) for row in rows]),
+        unknown=sum(row.copies for row in batch.certain if not row.known),
+    )
+    return _Known(labelled, rows, [word(row.answer) or "" for row in rows], [word(row.label) or "" for row in rows])
 
 
 def _errors(known: _Known) -> Floats:

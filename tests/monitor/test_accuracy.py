@@ -11,6 +11,7 @@ from alerting.labeling.task import (
     Draw,
     EventRef,
     LabelBatch,
+    Labels,
     LabelTask,
     ModelRef,
     Named,
@@ -23,10 +24,15 @@ from alerting.labeling.task import (
 from detectors import draw as sampling
 from detectors.encode import decode, encode
 from detectors.estimate import Estimate
+from detectors.reference import Reference
 from monitor.accuracy import CHECK, Accuracy, AccuracyOptions, State
+from monitor.exchange import Told, to_bytes
 from monitor.page import page
 from monitor.scopes import Slice
 from monitor.snapshot import ModelView, Snapshot
+from tests.monitor.test_stages import START, Pair, records, reference, stream
+
+__all__ = ["reference"]  # a fixture, by name
 
 HOUR = 3600.0
 OPTIONS = AccuracyOptions(span=HOUR, patience=6 * HOUR)
@@ -312,3 +318,38 @@ def test_labels_in_any_order_and_any_crash_come_to_the_same(seed: int, order: ob
         shaken.take(mixed)
         shaken.pass_time((number + 1) * HOUR)
     assert encode(calm.view) == encode(shaken.view)
+
+
+def test_labels_told_to_the_judge_give_its_estimate_and_survive_a_restart(reference: Reference) -> None:
+    """Of the rows' answers a and b, half each, a is said to be the truth of all."""
+    pair = Pair(reference, 2)
+    pair.run(records(stream(900, 3), 2))
+    tasks = sorted(pair.tasks)
+    assert len(tasks) > 100
+
+    def told(name: str, some: list[str]) -> None:
+        returned = tuple(
+            Returned(
+                task=task, event=task, time=START, model="shelf", version="", part="", strategy="", batch="", pi=None,
+                rank=0, answer=None, confidence=None, label="a", at=START, rev=1,
+            )
+            for task in some
+        )  # fmt: skip
+        pair.exchange.append([to_bytes(Told(name, "shelf", Labels(returned)))])
+        pair.judge_all()
+
+    half = len(tasks) // 2
+    told("first", tasks[:half])
+    pair.save()
+    told("second", tasks[half:])
+    told("second", tasks[half:])
+    calm = pair.judge.snapshot().models[0].labelled
+    assert calm is not None
+    assert calm.returned == len(tasks)
+    found = interval(calm.labels)
+    assert found.low < 0.5 < found.high
+    assert found.high - found.low < 0.25
+    pair.start()
+    while pair.offset < pair.exchange.end:
+        pair.judge_all()
+    assert encode(pair.judge.snapshot().models[0].labelled) == encode(calm)
