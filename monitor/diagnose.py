@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from alerting.deliver import Undelivered
 from alerting.kafka import Security, client_settings, made
 from alerting.labeling import MongoQueue
+from alerting.sinks import SinkOptions
 from alerting.sinks.alertmanager import Alertmanager
+from alerting.sinks.email import Email
+from alerting.sinks.kafka import Kafka
+from alerting.sinks.pagerduty import PagerDuty
+from alerting.sinks.slack import Slack
 from alerting.sinks.webhook import Webhook
 from monitor.committee.host import hosting
 from monitor.config import Config, ModelOptions
@@ -70,11 +76,7 @@ def diagnose(config: Config) -> Iterator[Part]:
         if model.model_server is not None:
             yield web(f"server of model {model.name!r}", model.model_server.url, expected=True)
     for sink in config.alerts.sinks:
-        if isinstance(sink, Alertmanager):
-            for url in sink.urls:
-                yield web(f"sink {sink.name}", url.rstrip("/") + "/api/v2/status", expected=True)
-        elif isinstance(sink, Webhook):
-            yield web(f"sink {sink.name}", sink.url, cafile=sink.ca)
+        yield from _sink(f"sink {sink.name}", sink)
     if isinstance(config.queue, MongoQueue):
         yield mongo("labeling", config.queue)
     if isinstance(config.dead_letters, KafkaDeadLetters):
@@ -90,6 +92,36 @@ def _committee(part: str, model: ModelOptions) -> Part:
     if refusal:
         return Part(part, False, refusal, "`sha256sum FILE` gives a digest; `make torch` installs what loads it")
     return Part(part, True, "is loaded and answers")
+
+
+def _sink(part: str, sink: SinkOptions) -> Iterator[Part]:
+    """The way to a destination of alerts; of one in mail, the login as well."""
+    try:
+        opened = sink.open()
+    except (OSError, ValueError) as error:
+        yield Part(part, False, str(error), "the daemon does not start with it")
+        return
+    opened.close()
+    match sink:
+        case Alertmanager():
+            for url in sink.urls:
+                yield web(part, url.rstrip("/") + "/api/v2/status", cafile=sink.ca, expected=True)
+        case Webhook() | Slack():
+            yield web(part, sink.url, cafile=sink.ca)
+        case PagerDuty():
+            yield web(part, sink.service, cafile=sink.ca)
+        case Kafka():
+            yield from _cluster(part, sink.brokers, sink.security, (sink.topic,))
+        case Email():
+            yield _mail(part, sink)
+
+
+def _mail(part: str, options: Email) -> Part:
+    try:
+        options.open().send(())
+    except Undelivered as error:
+        return Part(part, False, f"mail server {error}", "check host, port, security, username and password")
+    return Part(part, True, f"mail server {options.host}:{options.port} lets us in")
 
 
 def kafka(part: str, options: KafkaOptions) -> Iterator[Part]:

@@ -70,6 +70,7 @@ class EmailSink:
         self._domain = self._sender.rpartition("@")[2]
 
     def send(self, items: Sequence[Item]) -> None:
+        """Without items it only connects and logs in."""
         delivered, timeout = 0, self._options.timeout
         server = _Server(self._options, self._tls)
         try:

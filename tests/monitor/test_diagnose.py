@@ -17,6 +17,7 @@ from monitor.diagnose import Part
 from monitor.settings import Secret
 from monitor.sources.kafka import ConfluentOptions, KafkaOptions
 from tests.services.kafka import Kafka, SecureKafka
+from tests.services.mail import Mailbox
 from tests.services.mongo import Mongo
 from tests.services.process import free_port
 from tests.services.tls import Authority
@@ -175,6 +176,37 @@ def test_a_web_server_that_answers_refuses_or_is_away(receiver: Receiver) -> Non
     assert "connection refused" in diagnose.web("sink webhook", f"http://127.0.0.1:{free_port()}/secret-path").what
     assert "secret-path" not in diagnose.web("sink webhook", f"http://127.0.0.1:{free_port()}/secret-path").what
     assert "plain text" in diagnose.web("sink webhook", receiver.url.replace("http:", "https:")).what
+
+
+def test_every_kind_of_sink_is_tried(receiver: Receiver, kafka: Kafka) -> None:
+    topic = kafka.fresh_topic()
+    with Mailbox() as box:
+        config = parse(f"""
+alerts:
+  sinks:
+    - {{kind: slack, url: "{receiver.url}/hunter2"}}
+    - {{kind: pagerduty, routing_key: hunter2, service: "{receiver.url}"}}
+    - {{kind: email, host: 127.0.0.1, port: {box.port}, security: none, sender: a@b.c, to: [a@b.c]}}
+    - {{kind: email, name: elsewhere, host: 127.0.0.1, port: {box.port}, sender: a@b.c, to: [a@b.c]}}
+    - {{kind: kafka, brokers: ["{kafka.bootstrap}"], topic: {topic}}}
+    - {{kind: kafka, name: nowhere, brokers: ["{kafka.bootstrap}"], topic: no-such-topic}}
+    - {{kind: webhook, url: "http://169.254.169.254/latest"}}
+""")
+        found = [part for part in diagnose.diagnose(config) if part.part.startswith("sink ")]
+        assert box.mails == []
+    assert [(part.part, part.ok) for part in found] == [
+        ("sink slack", True),
+        ("sink pagerduty", True),
+        ("sink email", True),
+        ("sink elsewhere", False),
+        ("sink kafka", True),
+        ("sink nowhere", False),
+        ("sink webhook", False),
+    ]
+    assert "STARTTLS" in found[3].what
+    assert "no-such-topic does not exist" in found[5].what
+    assert "link-local" in found[6].what
+    assert "hunter2" not in repr(found)
 
 
 def test_a_mongodb_that_answers_or_is_away(mongo: Mongo) -> None:
