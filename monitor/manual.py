@@ -31,6 +31,7 @@ _SUBSTITUTED = {"type": "string", "pattern": r"\$\{"}
 _TYPES = {
     inspect.StrType: "string",
     inspect.CustomType: "string",
+    inspect.DateTimeType: "string",
     inspect.IntType: "integer",
     inspect.FloatType: "number",
     inspect.BoolType: "boolean",
