@@ -366,7 +366,9 @@ class Judge:
         effects.withdrawals += verdicts.mended(state.alerts, notices)
         self._say(desk, notices, effects)
         if desk.sampler is not None:
-            draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, state.alerts.open())
+            # a campaign that has ended asks for no more than usual, though its alerts are open
+            asking = state.alerts.open() if desk.renewal is None or desk.renewal.labeling else ()
+            draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, asking)
             if draw is not None:
                 if desk.accuracy is not None:
                     desk.accuracy.drawn(draw)
