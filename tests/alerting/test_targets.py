@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
+from confluent_kafka import Consumer
 
 from alerting.deliver import Undelivered
 from alerting.outbox import Item
@@ -14,6 +16,8 @@ from alerting.policy import Cause
 from alerting.retraining import Measured, Request, Span, Status, moved
 from alerting.secret import Secret
 from alerting.targets import TARGETS, TargetOptions
+from alerting.targets.kafka import RetrainingKafka
+from tests.services.kafka import Kafka
 from tests.services.web import Answer, Receiver
 
 SECRET = "hunter2-token"
@@ -186,3 +190,22 @@ def test_items_of_one_request_are_told_apart() -> None:
     ids = {item.id for item in (request().item("a", 0.0), moved(request(), Status.CLOSED, 1.0).item("a", 0.0))}
     assert len(ids) == 2
     assert isinstance(request().item("a", 0.0), Item)
+
+
+@pytest.mark.services
+def test_a_topic_holds_what_was_asked_and_what_came_of_it(kafka: Kafka) -> None:
+    topic = kafka.fresh_topic(3)
+    sink = RetrainingKafka(brokers=(kafka.bootstrap,), topic=topic).open()
+    sink.send([request().item("here", 0.0), moved(request(), Status.CLOSED, 2_000.0).item("here", 0.0)])
+    sink.close()
+    settings = {"bootstrap.servers": kafka.bootstrap, "group.id": str(uuid4()), "auto.offset.reset": "earliest"}
+    consumer = Consumer(settings)
+    consumer.subscribe([topic])
+    try:
+        records = [record for _ in range(2) if (record := consumer.poll(30)) is not None]
+    finally:
+        consumer.close()
+    assert [record.key() for record in records] == [b"iris", b"iris"]
+    kinds = [dict(record.headers())["ce_type"] for record in records]
+    assert kinds == [b"io.driftd.retraining.requested", b"io.driftd.retraining.completed"]
+    assert [json.loads(record.value())["status"] for record in records] == ["sent", "closed"]
