@@ -202,7 +202,7 @@ def test_a_topic_holds_what_was_asked_and_what_came_of_it(kafka: Kafka) -> None:
     consumer = Consumer(settings)
     consumer.subscribe([topic])
     try:
-        records = [record for _ in range(2) if (record := consumer.poll(30)) is not None]
+        records: list[Any] = [record for _ in range(2) if (record := consumer.poll(30)) is not None]
     finally:
         consumer.close()
     assert [record.key() for record in records] == [b"iris", b"iris"]
