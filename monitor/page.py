@@ -34,7 +34,7 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:64rem;paddin
 h1{font-size:1.3rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #e3e7ec;vertical-align:top}
 .n{text-align:right;font-variant-numeric:tabular-nums}.hot{color:#b3261e;font-weight:600}.calm{color:#2e7d32}
-.dim{color:#66717e}
+.dim{color:#66717e}pre{white-space:pre-wrap;font:inherit}
 @media(prefers-color-scheme:dark){body{background:#14181d;color:#d7dde4}td,th{border-color:#2c333b}}
 """
 

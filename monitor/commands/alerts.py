@@ -50,7 +50,15 @@ def _alerts(given: argparse.Namespace) -> int:
     if given.json:
         return _lines(found)
     order = {"critical": 0, "warning": 1}
-    found.sort(key=lambda a: (bool(a["resolved"]), not a["publicity"], order.get(a["severity"], 2), a["started"]))
+    found.sort(
+        key=lambda a: (
+            a["resolved"] is not None,
+            bool(a["leader"]),
+            not a["publicity"],
+            order.get(a["severity"], 2),
+            a["started"],
+        )
+    )
     table(
         ("severity", "alert", "since", "how it stands", "what"),
         [(a["severity"], a["key"], _moment(a["started"]), _standing(a), a["text"]) for a in found],
