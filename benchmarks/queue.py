@@ -1,0 +1,380 @@
+"""The label queue under sixteen labelers at once, and through a week of retrains and a gap in the feed.
+
+*Integrity*: labelers and the daemon's writer (which puts every draw twice, as a re-delivery does) are processes, killed
+-9 at random and started again, until so many leases were given. Each process writes down what it was told, line by
+line, before it goes on; afterwards these lines and the documents must tell the same: no token was given to two, no two
+held a task at one time, no accepted label is missing, every task is in a legal state and there once.
+*Latency*: with 100,000 open tasks, 16 labelers of one claim a second each; a person takes longer.
+*Week*: three labelers on a driven clock, draws every minute but for a feed gap of six hours and a retrain of two hours
+a day without scores; how long a labeler stood idle while the purse had room.
+
+    python -m benchmarks.queue [--leases 100000] [--store sqlite|mongo] [--part integrity|latency|week]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alerting.labeling import MongoQueue, QueueOptions, SqliteQueue
+from alerting.labeling.queue import QueueError
+from alerting.labeling.rules import Purse, QueueRules
+from alerting.labeling.task import (
+    EventRef,
+    LabelBatch,
+    LabelingStatus,
+    LabelTask,
+    ModelRef,
+    Outcome,
+    Prediction,
+    Select,
+    drawn_at,
+    task_id,
+)
+
+LABELERS = 16
+LEASE = 5.0  # seconds; a labeler that was killed loses its task after this
+DRAW = 500  # tasks of a draw
+PATIENCE = 30.0  # seconds without a lease after which the rest is called unreachable
+MODEL = ModelRef("shelf", "3")
+DAY, HOUR = 86400.0, 3600.0
+
+
+def tasks_of(draw: int, size: int, now: float, *, reserve: int = 0) -> tuple[list[LabelTask], LabelBatch]:
+    """Draw number `draw` with its batch."""
+    name = f"batch {draw}"
+    rng = random.Random(draw)
+    keys = sorted(rng.random() for _ in range(size + reserve + 1))
+    tasks = [
+        LabelTask(
+            id=task_id("demo", MODEL.name, f"event {draw} {i}"),
+            dataset="demo",
+            labeling_status=LabelingStatus.IN_QUEUE if i < size else LabelingStatus.IN_RESERVE,
+            date=drawn_at(now),
+            event=EventRef(f"event {draw} {i}", "inference", 0, draw * 10_000 + i, now),
+            model=MODEL,
+            prediction=Prediction("box", margin=0.25),
+            select=Select("probability", "order", name, pi=min(1.0, keys[size]), size=1.0, rank=i, key=keys[i]),
+            reason="drawn",
+        )
+        for i in range(size + reserve)
+    ]
+    batch = LabelBatch(
+        id=name, model=MODEL, N=100 * size, n=size, reserve=reserve, tau=keys[size], beyond=keys[-1], end=now
+    )
+    return tasks, batch
+
+
+# -- integrity
+
+
+class Told(NamedTuple):
+    """A line of a process's own record, on the disk before it goes on."""
+
+    what: str  # "lease", "asking" or "skipping" (what is about to be done), or the outcome of the answer
+    at: float
+    task: str
+    token: str
+    until: float = 0.0
+
+
+def work(options: QueueOptions, name: str, record: Path) -> None:
+    """A labeler: claims, takes a moment, answers; now and then skips, or walks away."""
+    queue, rng = options.open(), random.Random(name)
+    with record.open("a", buffering=1) as lines:
+
+        def tell(*fields: Any) -> None:
+            lines.write(json.dumps(Told(*fields)) + "\n")
+
+        while True:
+            try:
+                task = queue.claim(name, time.time(), LEASE)
+                if task is None or task.lease is None:
+                    time.sleep(0.2)
+                    continue
+                tell("lease", time.time(), task.id, task.lease.token, task.lease.until)
+                if rng.random() < 0.02:
+                    continue  # walks away; the lease runs out
+                if rng.random() < 0.01:
+                    tell("skipping", time.time(), task.id, task.lease.token)
+                    queue.skip(task.id, task.lease.token, name, time.time(), "blurred")
+                    continue
+                tell("asking", time.time(), task.id, task.lease.token)
+                outcome = queue.submit(task.id, task.lease.token, "box", name, time.time())
+                tell(outcome.value, time.time(), task.id, task.lease.token)
+            except QueueError:
+                time.sleep(0.05)
+
+
+def write(options: QueueOptions, leases: int, record: Path) -> None:
+    """The daemon's side: puts every draw twice, tends, and takes over final labels."""
+    queue = options.open()
+    with record.open("a", buffering=1) as lines:
+        draws = math.ceil(leases / DRAW)
+        for draw in range(draws):
+            for _ in range(2):
+                queue.put(*tasks_of(draw, DRAW, 0.0), time.time())
+        while True:
+            queue.tend(time.time())
+            while finals := queue.finals(500):
+                for final in finals:
+                    lines.write(json.dumps([final.task, final.rev, final.label]) + "\n")
+                queue.acknowledge(finals)
+            time.sleep(1.0)
+
+
+def integrity(options: QueueOptions, leases: int, directory: Path, kills: float) -> dict[str, Any]:
+    """Runs the processes, kills one every `kills` seconds, and says what does not agree afterwards."""
+    context = multiprocessing.get_context("spawn")
+    records = [directory / f"labeler {i}" for i in range(LABELERS)]
+    taken_over = directory / "writer"
+    for record in (*records, taken_over):
+        record.touch()
+    rng, killed = random.Random(1), Counter[str]()
+
+    def start(i: int) -> BaseProcess:
+        if i == LABELERS:
+            made = context.Process(target=write, args=(options, leases, taken_over), daemon=True)
+        else:
+            made = context.Process(target=work, args=(options, f"labeler {i}", records[i]), daemon=True)
+        made.start()
+        return made
+
+    began = time.monotonic()
+    running = [start(i) for i in range(LABELERS + 1)]
+    given, moved = 0, time.monotonic()
+    while given < leases and time.monotonic() - moved < PATIENCE:
+        time.sleep(kills)
+        victim = LABELERS if rng.random() < 0.1 else rng.randrange(LABELERS)
+        os.kill(running[victim].pid or 0, signal.SIGKILL)
+        running[victim].join()
+        killed["writer" if victim == LABELERS else "labeler"] += 1
+        running[victim] = start(victim)
+        now_given = sum(record.read_bytes().count(b'"lease"') for record in records)
+        given, moved = now_given, time.monotonic() if now_given > given else moved
+    for process in running:
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+    seconds = time.monotonic() - began
+    return {"leases": given, "seconds": round(seconds), "killed": dict(killed)} | audit(
+        options, leases, records, taken_over
+    )
+
+
+def audit(options: QueueOptions, leases: int, records: list[Path], taken_over: Path) -> dict[str, Any]:
+    """What the records and the documents say of each other; zeroes where they agree."""
+    told = [Told(*fields) for record in records for fields in _lines(record)]
+    held: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    ended: dict[str, float] = {}
+    for line in told:
+        if line.what in ("accepted", "asking", "skipping"):
+            ended[line.token] = line.at
+    owners: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for fields in _lines(record):
+            line = Told(*fields)
+            if line.what == "lease":
+                owners[line.token].add(record.name)
+                held[line.task].append((line.at, min(line.until, ended.get(line.token, line.until)), line.token))
+    double = 0
+    for spans in held.values():
+        spans.sort()
+        double += sum(after[0] < before[1] - 0.001 for before, after in pairwise(spans))
+    queue = options.open()
+    far = time.time() + 60
+    for _ in range(3):
+        queue.tend(far)  # what the killed left half done
+    final: dict[str, int] = dict.fromkeys((fields[0] for fields in _lines(taken_over)), 1)
+    while finals := queue.finals(500):
+        for each in finals:
+            final[each.task] = 1
+        queue.acknowledge(finals)
+    draws = math.ceil(leases / DRAW)
+    ids = [task_id("demo", MODEL.name, f"event {draw} {i}") for draw in range(draws) for i in range(DRAW)]
+    accepted = {line.token: line.task for line in told if line.what == Outcome.ACCEPTED}
+    asked = {line.token for line in told if line.what == "asking"}
+    by_task: dict[str, set[str]] = defaultdict(set)
+    for token, name in accepted.items():
+        by_task[name].add(token)
+    lost = illegal = untold = 0
+    for task in (task for name in ids if (task := queue.get(name)) is not None):
+        tokens = {answer.token for answer in task.labels if not answer.late}
+        lost += len(by_task[task.id] - tokens)
+        illegal += not _legal(task) or not tokens <= asked
+        untold += task.labeling_status is LabelingStatus.DONE and task.id not in final
+    census = queue.progress("demo", far).counts
+    queue.close()
+    return {
+        "shared tokens": sum(len(who) > 1 for who in owners.values()),
+        "double leases": double,
+        "lost labels": lost,
+        "illegal tasks": illegal,
+        "labels never told": untold,
+        "tasks beside those put": sum(census.values()) - len(ids),
+        "census": census,
+    }
+
+
+def _legal(task: LabelTask) -> bool:
+    votes = [a for a in task.labels if not a.late]
+    match task.labeling_status:
+        case LabelingStatus.IN_QUEUE:
+            return task.lease is None and task.final is None and len(votes) < task.need
+        case LabelingStatus.LEASED:
+            return task.lease is not None and task.final is None
+        case LabelingStatus.DONE:
+            return task.lease is None and task.final is not None and len(votes) >= task.need
+        case LabelingStatus.UNCLEAR:
+            return task.lease is None and task.final is None
+        case _:
+            return False
+
+
+def _lines(record: Path) -> Iterator[Any]:
+    """The last may be torn: its writer was killed."""
+    for line in record.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+# -- latency
+
+
+def pace(options: QueueOptions, name: str, claims: int, record: Path) -> None:
+    """A labeler of one claim a second."""
+    queue, rng = options.open(), random.Random(name)
+    queue.claim(name, time.time(), 600.0, "demo")  # connects
+    time.sleep(rng.random())
+    took = []
+    for _ in range(claims):
+        due = time.perf_counter() + 1.0
+        before = time.perf_counter()
+        task = queue.claim(name, time.time(), 600.0, "demo")
+        took.append(time.perf_counter() - before)
+        if task is None or task.lease is None:
+            raise SystemExit("the queue ran out")
+        queue.submit(task.id, task.lease.token, "box", name, time.time())
+        time.sleep(max(0.0, due - time.perf_counter()))
+    record.write_text(json.dumps(took))
+
+
+def latency(options: QueueOptions, waiting: int, claims: int, directory: Path) -> dict[str, Any]:
+    """Milliseconds of a lease with so many tasks open."""
+    queue = options.open()
+    for draw in range(waiting // DRAW):
+        queue.put(*tasks_of(draw, DRAW, 0.0), time.time())
+    context = multiprocessing.get_context("spawn")
+    records = [directory / f"pace {i}" for i in range(LABELERS)]
+    paced = [
+        context.Process(target=pace, args=(options, f"labeler {i}", claims, record)) for i, record in enumerate(records)
+    ]
+    for process in paced:
+        process.start()
+    while any(process.is_alive() for process in paced):
+        queue.tend(time.time())
+        time.sleep(2.0)
+    queue.close()
+    took = sorted(1e3 * each for record in records for each in json.loads(record.read_text()))
+    quantiles = {f"p{q:g} ms": round(took[min(len(took) - 1, int(q / 100 * len(took)))], 1) for q in (50, 99, 99.9)}
+    return {"open": waiting, "leases": len(took), **quantiles}
+
+
+# -- a week
+
+
+def week(options: QueueOptions, *, seconds: float = 7 * DAY, labelers: int = 3) -> dict[str, Any]:
+    """Three labelers, 60 labels an hour each for eight hours a day; 50 labels an hour are drawn. No draw comes in the
+    two hours after noon (a retrain: no scores) nor in six hours of the third day's work (a feed gap)."""
+    queue = options.open()
+    start = 1_700_006_400.0  # a midnight
+    free = dict.fromkeys((f"labeler {i}" for i in range(labelers)), start)
+    idle = stopped = labels = rechecks = 0.0
+    asked = Counter[float]()
+    now, draw = start, 0
+    while now < start + seconds:
+        hour = (now - start) % DAY / HOUR
+        gap = 2 * DAY + 9 * HOUR <= now - start < 2 * DAY + 15 * HOUR
+        if not (12 <= hour < 14 or gap) and int(now) % 600 == 0:
+            queue.put(*tasks_of(draw, 25, now, reserve=50), now)
+            draw += 1
+        if 8 <= hour < 17:
+            queue.tend(now)
+        for name in free:
+            if 9 <= hour < 17 and free[name] <= now:
+                task = queue.claim(name, now, 900.0)
+                if task is None or task.lease is None:
+                    if asked[now // DAY] < (options.rules.purse.per_day or math.inf):
+                        idle += 60
+                    else:
+                        stopped += 60
+                    continue
+                asked[now // DAY] += 1
+                queue.submit(task.id, task.lease.token, "box", name, now + 30)
+                rechecks += task.place.turn == "recheck"
+                labels += 1
+                free[name] = now + 60
+        now += 60.0
+    queue.close()
+    return {"labels": int(labels), "of them rechecks": int(rechecks), "idle s": idle, "stopped by the purse s": stopped}
+
+
+# -- all of it
+
+
+@contextmanager
+def stores(kind: str, directory: Path) -> Iterator[Any]:
+    """Gives options of the store by rules."""
+    if kind == "sqlite":
+        yield lambda name, rules: SqliteQueue(str(directory / f"{name}.sqlite"), rules=rules)
+        return
+    from tests.services.mongo import Mongo  # Java and its jars: `make services`
+
+    with Mongo(directory) as server:
+        yield lambda name, rules: MongoQueue(server.url, database=name, rules=rules)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--leases", type=int, default=100_000)
+    parser.add_argument("--open", type=int, default=100_000)
+    parser.add_argument("--claims", type=int, default=60, help="of each labeler, for the latency")
+    parser.add_argument("--kills", type=float, default=3.0, help="seconds between two kills")
+    parser.add_argument("--store", choices=("sqlite", "mongo"))
+    parser.add_argument("--part", choices=("integrity", "latency", "week"))
+    given = parser.parse_args()
+    simple = QueueRules(overlap=0.0, review=0.0, known_share=0.0, recheck=False)
+    for kind in ("sqlite", "mongo") if given.store is None else (given.store,):
+        with tempfile.TemporaryDirectory() as place, stores(kind, Path(place)) as options:
+            if given.part in (None, "integrity"):
+                found = integrity(options("integrity", simple), given.leases, Path(place), given.kills)
+                print(kind, "integrity", found, flush=True)
+            if given.part in (None, "latency"):
+                print(
+                    kind,
+                    "latency",
+                    latency(options("latency", simple), given.open, given.claims, Path(place)),
+                    flush=True,
+                )
+            if given.part in (None, "week"):
+                rules = QueueRules(purse=Purse(per_day=1_400))
+                print(kind, "week", week(options("week", rules)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
