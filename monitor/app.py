@@ -25,7 +25,7 @@ from alerting.labeling.queue import QueueError, QueueSink
 from alerting.retraining import Request
 from monitor.api.acts import Acts
 from monitor.committee.host import host_all, hosting
-from monitor.config import Config, LogOptions, exposed, kind_of
+from monitor.config import Config, LogOptions, OpensIn, exposed, kind_of
 from monitor.decode import Own
 from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
@@ -158,7 +158,7 @@ class App:
         servers = {server_of(m.name): m.model_server for m in self._config.models if m.model_server is not None}
         fed = {name: plan for name, plan in self._models.items() if name not in servers}
         for source in self._config.sources:
-            yield source.called, self._open(source.options), source.decoder.open(), fed
+            yield source.called, self._open(source.called, source.options), source.decoder.open(), fed
         for name, options in servers.items():
             live = ScrapeSource(options, name, self.meters.scrape_failures.inc)
             yield f"scrape-{name}", live, Own().open(), {name: self._models[name]}
@@ -179,13 +179,16 @@ class App:
                 raise Unstartable(f"destination {name}: {error}") from error
         return opened
 
-    def _open(self, options: Any) -> Source:
+    def _open(self, name: str, options: Any) -> Source:
         if isinstance(options, HttpOptions):
             assert self._intake is not None
             return HttpSource(self._intake)
         try:
+            if isinstance(options, OpensIn):
+                root = Path(self._config.state.path) / f"source-{quote(name, safe='')}"
+                return options.open_in(root, self.meters.passed_over.labels(name).inc)
             source: Source = options.open()
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, InUse) as error:
             raise Unstartable(f"source: {error}") from error
         return source
 

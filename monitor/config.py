@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Meta
@@ -52,6 +52,7 @@ SOURCES = {
     "confluent": "monitor.sources.kafka:ConfluentOptions",
     "http": "monitor.sources.http:HttpOptions",
     "files": "monitor.sources.files:FilesOptions",
+    "s3": "monitor.sources.s3:S3SourceOptions",
 }
 
 
@@ -60,6 +61,7 @@ _EXAMPLE: dict[str, Any] = {
     "sources[].brokers": ["kafka:9092"],
     "sources[].topics": ["inference"],
     "sources[].path": "events.jsonl",
+    "sources[].bucket": "inference",
     "models[].name": "shelf",
     "models[].reference.path": "shelf.reference",
     "models[].columns[].name": "temperature",
@@ -129,6 +131,13 @@ class Opens(Protocol):
     def open(self) -> Source: ...
 
 
+@runtime_checkable
+class OpensIn(Protocol):
+    """Options of a source that keeps files of its own in a directory, and tells of what it passes over."""
+
+    def open_in(self, directory: Path, passed_over: Callable[[], None]) -> Source: ...
+
+
 class Decodes(Protocol):
     """Options of a decoder: `open` gives the live one."""
 
@@ -137,7 +146,7 @@ class Decodes(Protocol):
 
 if TYPE_CHECKING:
     AnyDetector = Detector | Sequential
-    AnySource = Opens | HttpOptions
+    AnySource = Opens | OpensIn | HttpOptions
 else:  # msgspec takes no union of protocols; the tables say what may stand here
     AnyDetector = AnySource = Any
 

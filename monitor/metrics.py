@@ -124,6 +124,11 @@ class Meters:
         self.unwatched_versions = self._counter(
             "unwatched_version_events", "Events of a model version beyond `models[].versions`.", "model"
         )
+        self.passed_over = self._counter(
+            "source_objects_passed_over",
+            "Objects of a bucket that were gone, changed or too large when their turn came.",
+            "source",
+        )
         self.last_poll = self._gauge(
             "source_last_poll_timestamp_seconds", "When a source was last asked for records.", "source"
         )
@@ -452,7 +457,8 @@ _SHOWN = (
     _Shown("drift_found", "gauge", _LOOK, "1 where the last look was a finding.",
            _scores(lambda s: float(s.found))),
     _Shown("estimated_performance", "gauge", _ESTIMATE,
-           "Performance estimated without labels: accuracy, precision, recall, f1, roc_auc.",
+           "Estimated without labels: accuracy, precision, recall, f1, roc_auc; of a class also its share of the "
+           "truths, share_bbse and share_em, right where nothing but these shares moved.",
            _estimates(lambda e: e.value)),
     _Shown("estimated_performance_low", "gauge", _ESTIMATE,
            "Lower end of the 95 % interval of what the labels of the same rows would say.",

@@ -64,17 +64,18 @@ class FilesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 class FilesSource:
     """See `monitor.sources.Source` for the contract. A file that breaks off is logged and left where it breaks."""
 
-    def __init__(self, options: FilesOptions) -> None:
+    def __init__(self, options: FilesOptions, *, first: int = 0) -> None:
+        """`first` is the number of the first row."""
         self._path = Path(options.path)
         self._follow = options.follow
         self._partition = Partition(options.path, 0)
         self._announced = False
         self._paused = False
         self._rows: Iterator[Record | None] | None = None  # None until its owner has sought
-        self._row = 0  # number of the next row
+        self._first = self._row = first  # number of the next row
         if not self._path.exists():
             raise FileNotFoundError(2, "no such file or directory", options.path)
-        if not self._path.is_dir() and not _known(self._path):
+        if not self._path.is_dir() and not known(self._path):
             raise ValueError(f"{options.path}: of unknown kind; {', '.join(LINES + TABLES)} are read, lines also with "
                              f"{' or '.join(COMPRESSED)}")  # fmt: skip
 
@@ -114,7 +115,7 @@ class FilesSource:
 
     def _walk(self, start: int) -> Iterator[Record | None]:
         """Records from row `start` on, in order; None where there is nothing more for now."""
-        self._row = 0
+        self._row = self._first
         file: Path | None = None
         while True:
             following = self._after(file)
@@ -133,7 +134,7 @@ class FilesSource:
         """The next file by name."""
         if not self._path.is_dir():
             return self._path if file is None else None
-        return min((p for p in self._path.iterdir() if (file is None or p > file) and _known(p)), default=None)
+        return min((p for p in self._path.iterdir() if (file is None or p > file) and known(p)), default=None)
 
     def _lines(self, file: Path, start: int) -> Iterator[Record | None]:
         arrived = int(file.stat().st_mtime * 1000)
@@ -155,7 +156,8 @@ class FilesSource:
                 yield Record(_own(rows[row - first], row), offset=row, timestamp=arrived)
 
 
-def _known(file: Path) -> bool:
+def known(file: Path) -> bool:
+    """Whether events can be read of a file of this name."""
     plain = file.with_suffix("") if file.suffix in COMPRESSED else file
     return plain.suffix in LINES or file.suffix in TABLES
 
