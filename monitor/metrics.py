@@ -30,7 +30,16 @@ from prometheus_client.registry import Collector
 
 from detectors.estimate import Estimate
 from detectors.evidence.calibrate import Replay
-from monitor.snapshot import ColumnView, EstimateView, LabelledView, ModelView, PromiseView, ScoreView, Snapshot
+from monitor.snapshot import (
+    ColumnView,
+    ComparisonView,
+    EstimateView,
+    LabelledView,
+    ModelView,
+    PromiseView,
+    ScoreView,
+    Snapshot,
+)
 
 OTHER = "__other__"  # the label value of everything beyond a cap
 _LONGEST = 120  # characters of a label value that comes from data
@@ -381,6 +390,15 @@ def _labelled_view(value: Callable[[LabelledView], float]) -> Callable[[_Capped]
     return rows
 
 
+def _compared(value: Callable[[ComparisonView], float]) -> Callable[[_Capped], Iterator[Row]]:
+    def rows(shown: _Capped) -> Iterator[Row]:
+        view = None if shown.model.renewal is None else shown.model.renewal.comparison
+        if view is not None:
+            yield (view.stable, view.candidate), value(view)
+
+    return rows
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -470,6 +488,17 @@ _SHOWN = (
     _Shown("estimated_performance_valid", "gauge", _ESTIMATE,
            "0 while labels speak against the calibration, or rows are unlike all labelled ones; else 1.",
            _estimates(lambda e: float(not e.doubt))),
+    _Shown("versions_gap_ratio", "gauge", ("stable", "candidate"),
+           "Accuracy of the candidate less the stable version's, by labels.", _compared(lambda v: v.gap)),
+    _Shown("versions_gap_ratio_low", "gauge", ("stable", "candidate"),
+           "Lower bound of the same, which holds at every look.", _compared(lambda v: v.low)),
+    _Shown("versions_gap_ratio_high", "gauge", ("stable", "candidate"), "Upper bound.", _compared(lambda v: v.high)),
+    _Shown("versions_churn_ratio", "gauge", ("stable", "candidate"),
+           "Share of events that the two versions answer otherwise; says nothing of who is right.",
+           _compared(lambda v: v.churn)),
+    _Shown("versions_flips_ratio", "gauge", ("stable", "candidate"),
+           "Share of answers that turn from right to wrong with the candidate, by labels.",
+           _compared(lambda v: v.flips)),
     _Shown("accuracy_ratio", "gauge", ("estimator",),
            "Share of right answers. `labels`: of the newest span with labels, by these alone, whatever is drawn for "
            "labeling. `tracked`: of the newest span, by the labels of all, blind to a fall since the last of them. "

@@ -10,11 +10,13 @@ from urllib.parse import quote
 from detectors.units import seconds_text
 from monitor.snapshot import (
     AlertView,
+    ComparisonView,
     EstimateView,
     HourView,
     LabelledView,
     ModelView,
     PromiseView,
+    RenewalView,
     ScoreView,
     Snapshot,
 )
@@ -69,7 +71,8 @@ def _model(model: ModelView) -> str:
     return (
         f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
         f"{_promises(model)}{_alerts(model)}{_findings(model)}"
-        f"{_labelled(model.labelled)}{_estimates(model.estimates)}{_hours(model.hours)}{_scores(model.scores)}"
+        f"{_labelled(model.labelled)}{_estimates(model.estimates)}{_hours(model.hours)}"
+        f"{_renewal(model.renewal)}{_scores(model.scores)}"
     )
 
 
@@ -196,6 +199,38 @@ def _hours(hours: tuple[HourView, ...]) -> str:
     )
     head = "<tr><th>hour of the prediction<th class=n>labelled, of those kept<th class=n>wrong"
     return f"<table>{head}{rows}</table>" if rows else ""
+
+
+def _renewal(view: RenewalView | None) -> str:
+    """What alerts and labels lead to: the campaign, requests to retrain, two versions compared."""
+    if view is None:
+        return ""
+    said = [] if view.campaign is None else [f"A campaign of labeling goes on: {view.campaign:,} labels so far."]
+    said += [text for text in (view.ended, view.policy and f"Retraining: {view.policy}") if text]
+    lines = "".join(f"<p>{escape(text)}</p>" for text in said)
+    rows = "".join(
+        f"<tr><td>{escape(r.id[:8])}<td>{escape(r.status)}<td>{moment(r.made)}"
+        f"<td>{escape(f'{r.version} to {r.new_version}' if r.new_version else r.version)}"
+        f"<td class=n>{_share(r.before)}<td class=n>{_share(r.after)}<td>{escape(r.text)}"
+        for r in view.requests
+    )
+    head = "<tr><th>retraining<th>stands<th>asked<th>version<th class=n>accuracy then<th class=n>after<th>why"
+    return lines + (f"<table>{head}{rows}</table>" if rows else "") + _comparison(view.comparison)
+
+
+def _comparison(view: ComparisonView | None) -> str:
+    if view is None:
+        return ""
+    moved = ", ".join(f"{a} to {b} {n:,}" for a, b, n in view.moved[:5])
+    customers = ", ".join(f"{name} {share:.1%}" for name, share in view.customers[:5])
+    facts = [
+        f"Version {view.candidate} beside {view.stable}: {view.outcome}, {view.why}",
+        f"{view.compared:,} events answered by both, {_share(view.churn)} otherwise",
+        f"{_share(view.flips)} turned wrong, by {view.labels:,} labels",
+        *([f"answers that moved most: {moved}"] if moved else []),
+        *([f"customers: {customers}"] if customers else []),
+    ]
+    return f"<p>{escape(' · '.join(facts))}</p>"
 
 
 def _scores(scores: tuple[ScoreView, ...]) -> str:
