@@ -34,7 +34,7 @@ SHIFTED = 0.35
 class Estimate(msgspec.Struct, frozen=True):
     """A measure of a window: the estimate, the 95 % interval of what labels would say, the same on the reference."""
 
-    measure: str  # accuracy | precision | recall | f1 | roc_auc
+    measure: str  # accuracy | precision | recall | f1 | roc_auc; of `detectors.shares` share_bbse | share_em
     of: str  # the class, empty where it is of all
     value: float
     low: float

@@ -40,7 +40,7 @@ class EstimateView(msgspec.Struct, frozen=True):
     """A measure of performance estimated without labels, over the span of the check that makes it."""
 
     check: str
-    measure: str  # accuracy | precision | recall | f1 | roc_auc
+    measure: str  # accuracy | precision | recall | f1 | roc_auc | share_bbse | share_em
     of: str  # the class, empty where it is of all
     value: float
     low: float  # of the 95 % interval of what the labels of these rows would say

@@ -18,6 +18,7 @@ from detectors.performance import Estimate, estimates
 from detectors.profile import Profile
 from detectors.reference import Reference
 from detectors.scorers.outcome import table_of
+from detectors.shares import shares
 
 UNKNOWN = 0.05  # of the rows more than in the reference without an expectation: the estimate is of the others only
 _STAKES = np.array([0.05, 0.1, 0.2, 0.4, 0.8])  # bets against gaps of some 0.01 to 0.5: each within 20 % of its best
@@ -41,7 +42,8 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     Reads column `expected_correct` of the `outcome` scorer. The score is the fall of its mean against the reference, p
     of a z-test: both are of the mix of rows, so they see a fall long before labels could. Beside it every measure with
     a 95 % interval, see `detectors.performance`; named doubtful where over 5 % of the rows are unlike all labelled ones
-    in answer or score. Blind to concept drift, which `calibration` watches as labels come.
+    in answer or score; and each class's share of the truths (`detectors.shares`). Blind to concept drift, which
+    `calibration` watches as labels come.
     """
 
     limit: Annotated[float, msgspec.Meta(ge=0, lt=1, description="Found when the accuracy fell by more.")] = 0.02
@@ -67,7 +69,7 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             places = np.searchsorted(current.layout.edges[f[0]], table.expected, "left")
             unknown = float(current.missing_share[f[0]] - reference.missing_share[f[0]])
             doubt = f"{share_text(unknown)} of the rows are unlike all labelled ones" if unknown > UNKNOWN else ""
-            found = estimates(table, current.cells[f[0]][places], doubt)
+            found = estimates(table, current.cells[f[0]][places], doubt) + shares(table, current.cells[f[0]][places])
 
         def say(i: int) -> Words:
             told = f", labels would say {share_text(found[0].low)} to {share_text(found[0].high)}" if found else ""

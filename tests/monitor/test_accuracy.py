@@ -11,6 +11,7 @@ from alerting.labeling.task import (
     Draw,
     EventRef,
     LabelBatch,
+    LabelingStatus,
     Labels,
     LabelTask,
     ModelRef,
@@ -179,6 +180,24 @@ def test_a_span_is_settled_without_the_labels_that_never_come() -> None:
     accuracy.take(returned)
     assert accuracy.view.late == 36
     assert interval(accuracy.view.labels).labels == 24
+
+
+def test_rows_in_reserve_are_not_waited_for_and_count_when_they_were_asked_for() -> None:
+    stream, accuracy = Stream(), Accuracy("m", OPTIONS)
+    draw, returned = stream.hour(0)
+    tasks = [
+        replace(task, labeling_status=LabelingStatus.IN_RESERVE) if rank >= 20 else task
+        for rank, task in enumerate(draw.tasks)
+    ]
+    accuracy.drawn(Draw(replace(draw.batch, n=20, reserve=40, tau=tasks[20].select.key), tuple(tasks)))
+    accuracy.take(returned[:30])
+    released = interval(accuracy.view.labels)
+    assert released.labels == 30
+    assert released.low < stream.truths[0] < released.high
+    accuracy.take(returned)
+    assert interval(accuracy.view.labels).labels == 59  # nobody knows the key that follows the last
+    accuracy.pass_time(HOUR)
+    assert accuracy.look(HOUR, []) == []
 
 
 def test_with_three_fifths_of_the_labels_lost_the_estimate_stays_unbiased() -> None:
