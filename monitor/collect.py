@@ -21,7 +21,7 @@ from monitor.metrics import Meters
 log = logging.getLogger(__name__)
 
 EVERY = 5.0  # seconds between rounds
-_AT_ONCE = 500  # labels of a message: 200 KB, so that many that come at once do not stop the judge for long
+AT_ONCE = 500  # labels of a message: 200 KB, so that many that come at once do not stop the judge for long
 
 
 class Collector:
@@ -36,9 +36,10 @@ class Collector:
         exchange_name: Callable[[str], str | None],
         meters: Meters,
         clock: Callable[[], float],
+        at_once: int = AT_ONCE,
     ) -> None:
         self._queue, self._tell, self._exchange_name = queue, tell, exchange_name
-        self._meters, self._clock = meters, clock
+        self._meters, self._clock, self._at_once = meters, clock, at_once
         self._well = True
 
     def round(self) -> None:
@@ -60,7 +61,7 @@ class Collector:
 
     def _hand_over(self) -> bool:
         """One message for each model; whether there may be more."""
-        returned = self._queue.finals(_AT_ONCE)
+        returned = self._queue.finals(self._at_once)
         by_model: dict[str, list[Returned]] = {}
         for one in returned:
             by_model.setdefault(one.model, []).append(one)
@@ -72,7 +73,7 @@ class Collector:
                 self._tell([Told(_id(labels), name, Labels(tuple(labels)))])
                 self._meters.collected_labels.labels(model).inc(len(labels))
             self._queue.acknowledge(labels)
-        return len(returned) == _AT_ONCE
+        return len(returned) == self._at_once
 
 
 def _id(labels: Sequence[Returned]) -> str:
