@@ -62,6 +62,8 @@ _EXAMPLE: dict[str, Any] = {
     "sources[].topics": ["inference"],
     "sources[].path": "events.jsonl",
     "sources[].bucket": "inference",
+    "sources[].events.brokers": ["kafka:9092"],
+    "sources[].events.topics": ["bucket-events"],
     "models[].name": "shelf",
     "models[].reference.path": "shelf.reference",
     "models[].columns[].name": "temperature",
