@@ -324,12 +324,11 @@ def _heads(state: State, now: float, options: AlertOptions) -> dict[bool, str]:
 
 
 def _displace(state: State) -> int:
-    """Makes a place for what the world sees: of those that are led, the mildest gives its own. How many places."""
+    """Makes a place for what the world sees: of those that are led, the least urgent gives its own. How many places."""
     led = [alert for alert in state.open() if alert.leader and not alert.publicity]
     if not led:
         return 0
-    mildest = min(led, key=lambda a: (a.severity.rank, -a.started, a.key))
-    del state.alerts[mildest.key]
+    del state.alerts[max(led, key=lambda a: _urgency(a, publicity=False)).key]
     return 1
 
 
