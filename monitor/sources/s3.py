@@ -8,6 +8,7 @@ what they miss the next listing finds.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -141,7 +142,8 @@ class S3Source:
         self._client = s3_client(options.server)
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._found = DiskLog(directory / "found")
+        place = f"{options.bucket}/{options.prefix}"  # another place has other numbers
+        self._found = DiskLog(directory / f"found-{hashlib.sha256(place.encode()).hexdigest()[:16]}")
         self._known = {self._object(data).identity for _, data in self._all()}
         self._partition = Partition(f"s3://{options.bucket}/{options.prefix}", 0)
         self._hints = None if options.events is None else KafkaOptions(
