@@ -65,7 +65,7 @@ class Drop(NamedTuple):
 
     reference: float  # accuracy in the first span after it was deployed
     now: float
-    error: float  # standard error of `now`
+    error: float  # standard error of `now`, or of the difference where the reference rests on few labels
 
 
 class Standing(NamedTuple):

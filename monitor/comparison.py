@@ -320,7 +320,8 @@ class Comparison:
 
     def _outcome(self, paired: Paired, gap: Gap, breach: str) -> tuple[Outcome, str]:
         options = self._options
-        said = f"accuracy {gap.value:+.1%} ({gap.low:+.1%} to {gap.high:+.1%}) by {len(self.state.labels)} labels"
+        about = "" if math.isnan(gap.value) else f"{gap.value:+.1%}, "
+        said = f"accuracy {about}between {gap.low:+.1%} and {gap.high:+.1%} by {len(self.state.labels)} labels"
         if breach:
             return Outcome.ROLL_BACK, breach
         if gap.decided < 0:
