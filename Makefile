@@ -6,10 +6,10 @@ BIN := .venv/bin
 UV := uv==0.9.30
 
 .DEFAULT_GOAL := help
-.PHONY: help install torch run services check format test soak bench lock clean
+.PHONY: help install torch run services check format test test-tools soak bench lock clean
 
 help:  ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/runtime.stamp  ## the daemon into .venv, nothing for development
 
@@ -36,9 +36,15 @@ test: .venv/dev.stamp .venv/torch.stamp  ## all tests, real servers included; AR
 	$(BIN)/python -m tests.services install || [ -z "$$DRIFTD_REQUIRE_SERVICES" ]
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-soak: .venv/dev.stamp  ## the crash suite with 100 kills, the calm shelf with 20 seeds; a quarter of an hour
-	DRIFTD_REQUIRE_SERVICES=1 DRIFTD_KILLS=100 DRIFTD_CALM_SEEDS=20 \
-		$(BIN)/python -m pytest tests/faults/test_crashes.py tests/monitor/demo/test_calm.py $(ARGS)
+# 2 GB and two minutes to install, one to start: too much for each change, so CI does not run it.
+test-tools: .venv/dev.stamp  ## out and back with a real Label Studio, tracking with a real MLflow
+	$(BIN)/python -m tests.services install label-studio mlflow
+	DRIFTD_TOOLS=1 $(BIN)/python -m pytest tests/tools $(ARGS)
+
+soak: .venv/dev.stamp  ## 100 kills, 20 seeds of the calm shelf, 1,000 items to each labeling format; half an hour
+	DRIFTD_REQUIRE_SERVICES=1 DRIFTD_KILLS=100 DRIFTD_CALM_SEEDS=20 DRIFTD_ROUND_TRIP=1000 \
+		$(BIN)/python -m pytest tests/faults/test_crashes.py tests/monitor/demo/test_calm.py \
+		tests/alerting/test_back.py $(ARGS)
 
 bench: services  ## the figures of the README, as ratios to their floors
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -48,6 +54,8 @@ lock: .venv/lock.stamp  ## pin the dependencies anew after a change in pyproject
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt
 	$(COMPILE) --group build -o requirements/build.txt
+	$(COMPILE) --group label-studio -o requirements/label-studio.txt
+	$(COMPILE) --group mlflow -o requirements/mlflow.txt
 	$(COMPILE) pyproject.toml --extra torch -c requirements/dev.txt -c requirements/build.txt -o requirements/torch.txt
 
 COMPILE = $(BIN)/uv pip compile $(ARGS) -q --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -25,6 +25,7 @@ from tests.services.process import Server
 from tests.services.prometheus import RECIPE as PROMETHEUS
 from tests.services.prometheus import Alertmanager, Prometheus
 from tests.services.s3 import S3
+from tests.services.tools import LABEL_STUDIO, MLFLOW, LabelStudioServer, MlflowServer
 from tests.services.toxiproxy import RECIPE as TOXIPROXY
 from tests.services.toxiproxy import Proxy, Toxiproxy
 from tests.services.web import Receiver
@@ -52,6 +53,14 @@ def require(recipe: Recipe) -> None:
     reason = recipe.absent()
     if reason is not None:
         absent(reason)
+
+
+def _require_tool(recipe: Recipe) -> None:
+    """Go on where `make test-tools` runs; it takes a minute to start one, so nothing else does."""
+    if os.environ.get("DRIFTD_TOOLS") != "1":
+        pytest.skip(f"{recipe.name} is for make test-tools")
+    if (reason := recipe.absent()) is not None:
+        pytest.fail(reason, pytrace=False)
 
 
 def absent(reason: str) -> NoReturn:
@@ -101,6 +110,20 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     """The session's fault injector."""
     require(TOXIPROXY)
     yield from _share(Toxiproxy(tmp_path_factory.mktemp("toxiproxy")))
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+    """The session's Label Studio; tests take projects of their own. Only where `make test-tools` asks for it."""
+    _require_tool(LABEL_STUDIO)
+    yield from _share(LabelStudioServer(tmp_path_factory.mktemp("label_studio")))
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """The session's MLflow tracking server. Only where `make test-tools` asks for it."""
+    _require_tool(MLFLOW)
+    yield from _share(MlflowServer(tmp_path_factory.mktemp("mlflow")))
 
 
 @pytest.fixture(scope="session")
