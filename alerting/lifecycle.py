@@ -7,7 +7,7 @@ what moves together is told by its leader alone, what broken data explain by the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Annotated
 
@@ -195,7 +195,7 @@ def step(
     looks = {*looked, *(symptom.look for symptom in found.values())}
     _forget(state, found, looks, now, options)
     # A check that found nothing for long enough frees its place before a new alert asks for one.
-    _calm(state, {a.key for a in state.open() if a.look in looks} - found.keys(), now, options)
+    _calm(state, {a.key for a in state.open() if a.look in looks}, found, now, options)
     _overflow(state, _take(state, found, now, options), looks, now, options)
     silence(state, now, options)
     _lead(state)
@@ -246,14 +246,15 @@ def _forget(state: State, found: Mapping[str, Symptom], looks: set[Look], now: f
     state.suppressions = [s for s in state.suppressions if now < s.until]
 
 
-def _calm(state: State, keys: Iterable[str], now: float, options: AlertOptions) -> None:
-    """The checks of these alerts looked and found nothing. A leader resolves with the last that it leads."""
-    calm = [replace(a, quiet=now if a.quiet is None else a.quiet) for a in map(state.alerts.__getitem__, sorted(keys))]
+def _calm(state: State, keys: Set[str], found: Mapping[str, Symptom], now: float, options: AlertOptions) -> None:
+    """The checks of these alerts looked, and of some found nothing. A leader resolves with the last that it leads."""
+    quiet = [state.alerts[key] for key in sorted(keys - found.keys())]
+    calm = [replace(alert, quiet=now if alert.quiet is None else alert.quiet) for alert in quiet]
     state.alerts.update((alert.key, alert) for alert in calm)
     over = [alert for alert in calm if _is_over(alert, now, options)]
     state.alerts.update((alert.key, replace(alert, resolved=now)) for alert in over if alert.leader)
     led = {alert.leader for alert in state.open() if not alert.muted}
-    for key in {alert.leader or alert.key for alert in over} - led:
+    for key in {alert.leader or alert.key for alert in over} - led - found.keys():
         alert = state.find_open(key)
         if alert is not None and _is_over(alert, now, options):
             state.alerts[key] = replace(alert, resolved=now)
@@ -430,7 +431,7 @@ def _overflow(state: State, beyond: Sequence[Symptom], looks: set[Look], now: fl
         alert = state.alerts.get(summary.key)
         is_open = alert is not None and alert.resolved is None
         if not summary.score:
-            _calm(state, [summary.key] if is_open else [], now, options)
+            _calm(state, {summary.key} if is_open else set(), {}, now, options)
         elif alert is None:
             _open(state, summary, now, now)
         elif is_open:
