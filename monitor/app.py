@@ -343,7 +343,7 @@ def run(config: Config) -> int:
     set_up_logging(config.log)
     try:
         app = App(config)
-    except Unstartable as error:
+    except (Unstartable, Unreadable) as error:
         sys.stderr.write(f"driftd: {error}\n")
         return 2
 
