@@ -76,7 +76,7 @@ def test_an_alert_is_held_told_once_and_resolved(story: Story, alertmanager: Ale
     assert held["labels"] == {
         "alertname": "DriftdPsi", "severity": "warning", "model": "shelf", "check": "psi", "column": "weight",
     }  # fmt: skip
-    assert held["annotations"]["description"] == "weight moved"
+    assert held["annotations"]["description"].startswith("What: weight moved\n")
     receiver.wait(1)
     story.look()
     story.settle()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alerting.lifecycle import AlertOptions
-from detectors.core import Scorer, Scores
+from detectors.core import Finding, Scorer, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference, build_from
 from detectors.registry import default_scorers
@@ -38,7 +38,7 @@ START = 1_790_000_000.0
 
 
 class Recorder:
-    """A detector of a user's own that notes what it is shown."""
+    """A detector of a user's own that notes what it is shown, and always finds the weight moved."""
 
     def __init__(self) -> None:
         self.seen: dict[int, bytes] = {}
@@ -46,7 +46,7 @@ class Recorder:
     def check(self, current: Profile, reference: Profile, columns: Sequence[str]) -> Scores:
         if current.rows:
             self.seen[int(current.first // 10)] = current.encode()
-        return Scores((), np.zeros(0))
+        return Scores((), np.zeros(0), findings=[Finding("weight", 2.0, 1.0, "weight moved")])
 
 
 class PartsRecorder:
@@ -133,6 +133,7 @@ class Pair:
         self.partitions = [Partition("t", k) for k in range(partitions)]
         self.recorder, self.parts = Recorder(), PartsRecorder()
         self.tasks: set[str] = set()
+        self.examples: dict[float, tuple[str, ...]] = {}  # by window end
         self.dead: list[Bad] = []
         self.rng = random.Random(seed)
         self.learned: Reference | None = reference
@@ -170,6 +171,7 @@ class Pair:
             effects = Effects()
             self.judge.take(from_bytes(data), effects)
             self.offset = offset + 1
+            self.examples |= {symptom.end: symptom.examples for symptom in effects.symptoms}
             for draw in effects.draws:
                 self.tasks |= {t.id for t in draw.tasks}
 
@@ -211,6 +213,8 @@ def test_a_run_with_crashes_judges_what_an_undisturbed_one_judges(reference: Ref
     assert calm.parts.seen == stormy.parts.seen
     assert len(calm.parts.seen) > 1.5 * len(calm.judged)  # the slice, and the versions there is room for
     assert calm.tasks == stormy.tasks
+    assert calm.examples == stormy.examples
+    assert max(map(len, calm.examples.values())) == 3  # a window without rows has none
     assert totals(calm)[0] == 400
 
 
