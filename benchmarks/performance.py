@@ -92,7 +92,8 @@ def windows(
         profile = Profile(reference.layout)
         profile.update(reference.scored(rows.batch(), SCORERS))
         memory, scores = check.step(memory, profile, reference.profile, ("expected_correct",))
-        yield first, scores.estimates, rows, bool(scores.findings)
+        with_interval = [e for e in scores.estimates if not np.isnan(e.low)]
+        yield first, with_interval, rows, bool(scores.findings)
 
 
 def measured(estimate: Estimate, rows: Rows) -> float:
@@ -106,6 +107,8 @@ def measured(estimate: Estimate, rows: Rows) -> float:
         return float((ranks[rows.truths == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(values[place]) - ones)))
     c = WORDS.index(estimate.of)
     answered, truly = rows.answers == c, rows.truths == c
+    if estimate.measure == "share_bbse":
+        return float(truly.mean())
     good = int((answered & truly).sum())
     over = {"precision": answered.sum(), "recall": truly.sum(), "f1": (answered.sum() + truly.sum()) / 2}
     return float(good / over[estimate.measure])

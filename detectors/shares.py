@@ -19,12 +19,12 @@ UNLIKELY = 4.0  # standard deviations that the mix of scores may be off what the
 Z = 1.959964  # of a 95 % interval
 
 
-def shares(table: Table, rows: Ints) -> list[Estimate]:
+def shares(table: Table, rows: Ints, doubt: str = "") -> list[Estimate]:
     """`share_bbse` and `share_em` of each class in a window with `rows` (cells,) in the cells; [] without classes.
 
     The interval of BBSE is what chance makes of the answers, now and in the reference; EM comes without one. Both are
     named doubtful where the condition number of answers by truth is over 20, or where cells within an answer are held
-    by other shares of the rows than any mix of the reference's classes would give.
+    by other shares of the rows than any mix of the reference's classes would give; or with the caller's `doubt`.
 
     >>> truths = np.array([[95, 5], [60, 40], [30, 70], [5, 95]])
     >>> table = Table(("no", "yes"), np.array([0, 2, 4]), np.zeros(6), truths, np.arange(4) / 4)
@@ -47,7 +47,7 @@ def shares(table: Table, rows: Ints) -> list[Estimate]:
     spread = solved @ ((np.diag(answers) - np.outer(answers, answers)) * (1 / n + 1 / m)) @ solved.T
     half = Z * before * np.sqrt(np.maximum(np.diag(spread), 0.0))
     em = _agreed(table, rows / n, before)
-    doubt = _doubt(table, rows, em, float(np.linalg.cond(joint / before)))
+    doubt = doubt or _doubt(table, rows, em, float(np.linalg.cond(joint / before)))
     told = list(enumerate(table.classes))
     low, high = np.maximum(bbse - half, 0.0), np.minimum(bbse + half, 1.0)
     return [

@@ -69,7 +69,8 @@ class Performance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             places = np.searchsorted(current.layout.edges[f[0]], table.expected, "left")
             unknown = float(current.missing_share[f[0]] - reference.missing_share[f[0]])
             doubt = f"{share_text(unknown)} of the rows are unlike all labelled ones" if unknown > UNKNOWN else ""
-            found = estimates(table, current.cells[f[0]][places], doubt) + shares(table, current.cells[f[0]][places])
+            rows = current.cells[f[0]][places]
+            found = estimates(table, rows, doubt) + shares(table, rows, doubt)
 
         def say(i: int) -> Words:
             told = f", labels would say {share_text(found[0].low)} to {share_text(found[0].high)}" if found else ""

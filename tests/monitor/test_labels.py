@@ -317,7 +317,8 @@ def test_concept_drift_is_told_from_other_rows_and_makes_estimates_invalid(
     assert "concept drift" in found["error"].text
     assert "answers are right in" in found["surprise"].text
     estimates = daemon.view("shelf").estimates
-    assert {"accuracy", "precision", "recall", "f1", "roc_auc"} == {estimate.measure for estimate in estimates}
+    measures = {"accuracy", "precision", "recall", "f1", "roc_auc", "share_bbse", "share_em"}
+    assert measures == {estimate.measure for estimate in estimates}
     assert all("fewer of the rows than their calibration says" in estimate.doubt for estimate in estimates)
 
 
