@@ -135,7 +135,7 @@ def test_repeats_after_a_crash_are_not_told_again(story: Story, alertmanager: Al
 
 def test_what_it_cannot_take_is_told_as_a_refused_payload(alertmanager: Alertmanager) -> None:
     unchecked = sinks.Alertmanager((alertmanager.url,), labels={"no-label-name": "x"})  # YAML would not decode to this
-    alert = Alert("k", "shelf", "psi", "", Severity.INFO, 1.0, 1.0, "text", 1.0, 0.0)
+    alert = Alert("k", "shelf", "psi", "", Severity.INFO, 1.0, 1.0, "text", 1.0, 0.0, serial=1)
     with pytest.raises(Undelivered, match=r"400 Bad Request: .*no-label-name") as told:
         unchecked.open().refresh([alert], time.time())
     assert not told.value.retry
