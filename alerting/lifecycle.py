@@ -7,7 +7,7 @@ what moves together is told by its leader alone, what broken data explain by the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -246,7 +246,7 @@ def _forget(state: State, found: Mapping[str, Symptom], looks: set[Look], now: f
     state.suppressions = [s for s in state.suppressions if now < s.until]
 
 
-def _calm(state: State, keys: Set[str], found: Mapping[str, Symptom], now: float, options: AlertOptions) -> None:
+def _calm(state: State, keys: set[str], found: Mapping[str, Symptom], now: float, options: AlertOptions) -> None:
     """The checks of these alerts looked, and of some found nothing. A leader resolves with the last that it leads."""
     quiet = [state.alerts[key] for key in sorted(keys - found.keys())]
     calm = [replace(alert, quiet=now if alert.quiet is None else alert.quiet) for alert in quiet]
