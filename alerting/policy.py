@@ -6,6 +6,7 @@ seven streams); the labels' estimate decides, shrunk by its own error, so that n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -126,7 +127,7 @@ def weigh(standing: Standing, price: Price, gates: Gates) -> Case:
     if standing.drop is None:
         return Case(None, "No estimate from labels yet.")
     flips = price.flips if standing.flips is None else standing.flips
-    gain = expected_gain(standing.drop, standing.spans) * standing.events * price.error
+    gain = expected_gain(_of_rows_to_come(standing), standing.spans) * standing.events * price.error
     cost = price.retrain + price.flip * flips * standing.events
     said = (
         f"accuracy {standing.drop.reference:.1%} -> {standing.drop.now:.1%}, standard error {standing.drop.error:.1%}; "
@@ -138,6 +139,15 @@ def weigh(standing: Standing, price: Price, gates: Gates) -> Case:
     if lacking:
         return Case(None, f"It pays, but {lacking}: {said}.", gain, cost)
     return Case(Cause.GAIN, f"It pays: {said}.", gain, cost)
+
+
+def _of_rows_to_come(standing: Standing) -> Drop:
+    """The drop with the error that it has for other rows than those it was measured on: were they all labelled, their
+    accuracy would be known for certain, and still say as little of the next rows as so many coin tosses."""
+    drop = standing.drop
+    assert drop is not None
+    tosses = sum(share * (1.0 - share) for share in (drop.reference, drop.now))
+    return drop._replace(error=math.hypot(drop.error, math.sqrt(max(tosses, 0.0) / max(standing.events, 1.0))))
 
 
 def _forced(standing: Standing, gates: Gates) -> Case | None:

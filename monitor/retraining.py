@@ -260,7 +260,8 @@ class Retraining:
         if state.version and request.new_version != state.version:
             return
         performance = seen.performance().of(state.version)
-        known = performance.drop is not None
+        labels = sum(label.time >= state.since for label in state.labels.values())
+        known = performance.drop is not None and labels >= self._options.gates.labels
         if known or seen.end - state.since > PATIENCE * self._options.every:
             after = dict(performance.measures) if known else {}
             self._end(replace(moved(request, Status.CLOSED, seen.end, "driftd"), after=after), turn)

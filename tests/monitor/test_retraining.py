@@ -260,6 +260,10 @@ def test_a_new_version_answers_the_request_which_closes_with_its_first_labels() 
     assert story.statuses == ["finished"], "what is known is of the old version"
     assert len(story.retraining.state.labels) == 5, "what came after it was asked is still to be learned"
     story.performance = Performance("2", Drop(0.96, 0.96, 0.01), {"accuracy": Measured(0.96, 0.94, 0.98, 80)})
+    story.hour += 1
+    story.labels(15)
+    assert story.window({"2": 200}).requests == [], "too few labels are its own"
+    story.labels(30)
     (closed,) = story.window({"2": 200}).requests
     assert (closed.status, closed.new_version, closed.run) == (Status.CLOSED, "2", "run-7")
     assert (closed.before["accuracy"].value, closed.after["accuracy"].value) == (0.80, 0.96)
@@ -297,6 +301,7 @@ def test_where_events_name_no_version_the_trainers_word_is_taken() -> None:
     for _ in range(4):
         story.window({"": 0})
     assert story.say(Step.FINISHED).answered
+    story.labels()
     assert story.window({"": 0}).requests[0].status is Status.CLOSED
 
 
