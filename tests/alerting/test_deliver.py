@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def trouble(message: str, *, after: float | None = None) -> Callable[[Sequence[I
     return say
 
 
-def lane(desk: Desk, **backoff: float) -> Lane:
+def lane(desk: Desk, **backoff: Any) -> Lane:
     return Lane(desk, Backoff(**backoff), random.Random(1))
 
 
@@ -151,7 +152,7 @@ def test_after_failures_in_a_row_one_item_at_a_time_is_tried_until_one_gets_thro
     desk = Desk(trouble("down"))
     one = lane(desk, first=1.0, longest=64.0, trip=3)
     one.queue.extend(item(i) for i in range(200))
-    now, seen = 0.0, []
+    now, seen = 0.0, list[int]()
     for _ in range(6):
         assert one.circuit(now) is (Circuit.CLOSED if len(seen) < 3 else Circuit.HALF_OPEN)
         one.send(now)
