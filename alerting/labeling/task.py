@@ -465,6 +465,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def asked(task: LabelTask, *, prediction: bool) -> Asked:
     """The task as it is shown outside."""
     said = replace(task.prediction, others=()) if prediction else None
+    names = {score.name for score in task.prediction.scores}
     return Asked(
         task=task.id,
         dataset=task.dataset,
@@ -476,7 +477,8 @@ def asked(task: LabelTask, *, prediction: bool) -> Asked:
         picture=task.picture,
         date=task.date,
         prediction=said,
-        classes=tuple(sorted(score.name for score in task.prediction.scores)),
+        # scores that are only numbered name no class
+        classes=tuple(sorted(names)) if str(task.prediction.label) in names else (),
     )
 
 
