@@ -119,7 +119,7 @@ class Renewal:
         whole = profiles[""]
         asked = self._retraining.take(Seen(end, whole.rows, versions, whole, alerts, performance), reference)
         turn = Turn(asked.requests, [], asked.symptoms, asked.deployed, asked.answered)
-        turn.symptoms += self._labeling.take(end, alerts, self._retraining.new_classes(reference))
+        turn.symptoms += self._labeling.take(end, alerts, self._retraining.state.new)
         if turn.deployed is not None:
             self._follow(turn.deployed, performance())
         if self._comparison is not None:

@@ -135,6 +135,7 @@ class State(msgspec.Struct):
     flips: float | None = None  # share of answers that turned wrong, as last compared
     quiet: float = -math.inf  # event time before which nothing is asked
     case: str = ""  # what the policy said last
+    new: list[str] = []  # classes that the reference lacks, of which there are labels enough to believe them
 
 
 class Retraining:
@@ -149,12 +150,6 @@ class Retraining:
         """The request that something may still become of; there is one at most."""
         requests = self.state.requests
         return requests[-1] if requests and not requests[-1].status.over else None
-
-    def new_classes(self, reference: Reference) -> list[str]:
-        """Classes that the reference lacks, of which there are labels enough to believe them."""
-        known = _words(reference)
-        counts = Counter(label.name for label in self.state.labels.values() if label.name not in known)
-        return [name for name, n in counts.items() if known and n >= self._options.gates.new_class]
 
     # -- what is told
 
@@ -280,6 +275,8 @@ class Retraining:
         by_class = Counter(one.name for one in usable)
         age = seen.end - (seen.end if state.since is None else state.since)
         known = _words(reference)
+        new = sorted(by_class.keys() - known) if known else []
+        state.new = [name for name in new if by_class[name] >= options.gates.new_class]
         standing = Standing(
             drop=performance.drop,
             spans=age / options.every,
@@ -288,7 +285,7 @@ class Retraining:
             labels=len(usable),
             by_class=by_class,
             fell=tuple(name for name in performance.fell if name in known),
-            new=tuple(sorted(by_class.keys() - known)) if known else (),
+            new=tuple(new),
             rules=state.rules,
             flips=state.flips,
             barred=self._barred(seen),

@@ -188,8 +188,8 @@ def test_rules_a_new_class_and_age_ask_whatever_it_costs() -> None:
     assert asked(Story(price=dear), rules=0.04) == []
     new = Story(price=dear)
     new.labels(10, word="fox")
-    assert new.retraining.new_classes(REFERENCE) == ["fox"]
     assert asked(new) == ["new class"]
+    assert new.retraining.state.new == ["fox"]
     assert asked(Story(price=dear, gates=msgspec.structs.replace(GATES, max_age=HOUR))) == ["age"]
 
 
