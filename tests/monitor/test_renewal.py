@@ -1,0 +1,144 @@
+"""The loop through both stages: the model falls, labels tell, retraining is asked for, the new version is known."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from alerting.labeling.task import Labels, LabelTask, Returned
+from alerting.lifecycle import AlertOptions
+from alerting.retraining import Request, Status
+from monitor.config import parse
+from monitor.decode import Own
+from monitor.event import Partition, Record
+from monitor.exchange import Told, from_bytes
+from monitor.ingest import Ingest
+from monitor.judge import Effects, Judge
+from monitor.log import MemoryLog
+from monitor.metrics import Meters
+from monitor.plan import plans
+from monitor.references import References
+from monitor.snapshot import ModelView
+from monitor.store import MemoryStore
+
+START = 1_790_000_000.0
+FALLS, RENEWED, END = 900, 1_800, 3_000  # events, one a second
+CONFIG = parse(
+    json.dumps(
+        {
+            "models": [
+                {
+                    "name": "shelf", "labels": None, "reference": {"learn": 300}, "checks": [{"detector": "missing"}],
+                    "sampling": {"per_hour": 1800, "most": 50, "at_least": 20, "rows": 50},
+                    "accuracy": {"span": "100s", "patience": "10s"},
+                    "retraining": {
+                        "mode": "automatic", "every": "100s", "price": {"retrain": 20}, "gates": {"cool_down": "100s"}
+                    },
+                }
+            ],
+            "window": {"size": "10s", "lateness": "2s"},
+        }
+    )
+)  # fmt: skip
+
+
+class Ran(NamedTuple):
+    requests: list[Request]  # as they were told to the targets
+    model: ModelView
+
+
+def lines() -> Iterator[bytes]:
+    """Answers are right 95 times in 100, and 65 from the fall until the new version."""
+    rng = random.Random(1)
+    for i in range(END):
+        truth, other = rng.sample(["cat", "dog"], 2)
+        right = rng.random() < (0.65 if FALLS <= i < RENEWED else 0.95)
+        chance = rng.uniform(0.7, 1.0)
+        scores = {truth if right else other: chance, other if right else truth: 1.0 - chance}
+        said = {
+            "id": f"{truth}-{i}", "time": START + i, "model": "shelf", "version": "1" if i < RENEWED else "2",
+            "inputs": {"weight": rng.gauss(0, 1)},
+            "outputs": {"label": max(scores, key=scores.__getitem__), "scores": [scores["cat"], scores["dog"]]},
+        }  # fmt: skip
+        yield json.dumps(said).encode()
+
+
+def answered(task: LabelTask) -> Returned:
+    """The label of a labeler who knows."""
+    select = task.select
+    return Returned(
+        task=task.id, event=task.event.id, time=task.event.time, model="shelf", version=task.model.version,
+        part=select.part, strategy=select.strategy, batch=select.batch, pi=select.pi, rank=select.rank,
+        answer=task.prediction.label, confidence=None, label=task.event.id.split("-")[0], at=0.0, size=select.size,
+        monitoring=select.monitoring, rev=1,
+    )  # fmt: skip
+
+
+def run(*, restarts: bool) -> Ran:
+    models, meters, exchange, store = plans(CONFIG), Meters(), MemoryLog(), MemoryStore()
+    references = References(models, store)
+
+    def new_judge() -> Judge:
+        return Judge(
+            models, window=CONFIG.window.size, alerts=AlertOptions(), references=references.find,
+            learned=references.learned, clock=lambda: 0.0, meters=meters, successors=references,
+        )  # fmt: skip
+
+    judge = new_judge()
+    ingest = Ingest(
+        "test", decoder=Own().open(), models=models, options=CONFIG.window, references=references.find,
+        send=exchange.append, save=store.put, load=store.get, set_aside=lambda *_: None, meters=meters,
+        successors=references,
+    )  # fmt: skip
+    lane = Partition("t", 0)
+    ingest.gain(lane)
+    requests: list[Request] = []
+    stream = list(lines())
+    for at in range(0, END, 100):
+        some = enumerate(stream[at : at + 100], start=at)
+        ingest.take(lane, [Record(line, offset=i, timestamp=int((START + i) * 1000)) for i, line in some])
+        ingest.look()
+        effects = Effects()
+        for offset, data in exchange.read(exchange.start, max_bytes=1 << 40):
+            judge.take(from_bytes(data), effects)
+            exchange.trim(offset + 1)
+        drawn = [task for draw in effects.draws for task in draw.tasks[: draw.batch.n]]
+        judge.take(Told(f"labels-{at}", "shelf", Labels(tuple(map(answered, drawn)))), effects)
+        requests += effects.requests
+        if restarts:
+            saved, judge = judge.checkpoint(), new_judge()
+            judge.restore(saved)
+    return Ran(requests, next(model for model in judge.snapshot().models if model.model == "shelf"))
+
+
+@pytest.fixture(scope="module")
+def ran() -> Ran:
+    return run(restarts=False)
+
+
+def test_a_fall_is_asked_about_once_and_the_request_closes_with_before_and_after(ran: Ran) -> None:
+    asked, closed = ran.requests
+    assert (asked.status, asked.version) == (Status.SENT, "1")
+    assert FALLS < asked.made - START < FALLS + 500
+    assert (closed.id, closed.status, closed.new_version) == (asked.id, Status.CLOSED, "2")
+    assert closed.before["accuracy"].value < 0.85
+    assert closed.after["accuracy"].value > 0.90
+
+
+def test_the_reference_is_then_the_new_versions_own(ran: Ran) -> None:
+    assert "version 2 answers a request to retrain" in ran.model.reference_source
+
+
+def test_what_was_asked_is_shown(ran: Ran) -> None:
+    assert ran.model.renewal is not None
+    assert ran.model.renewal.version == "2"
+    (shown,) = ran.model.renewal.requests
+    assert (shown.status, shown.new_version) == ("closed", "2")
+
+
+def test_restarts_change_nothing_of_it(ran: Ran) -> None:
+    assert run(restarts=True).requests == ran.requests
