@@ -15,7 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from detectors.core import Floats, Ints, Mask
+from detectors.core import Floats, Mask
 
 Z = 1.6448536269514722  # of a 90 % interval
 HALF = 8.0  # batches in which what was tuned forgets half
@@ -265,13 +265,6 @@ def share(batch: Labelled, of: Mask, hits: Mask) -> Estimate:
     half = z * sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     error = sqrt(max(value * (1 - value), 0.25 / n) / n)
     return Estimate(value, error, max(middle - half, 0.0), min(middle + half, 1.0), int(np.count_nonzero(of)), n)
-
-
-def confusion(batch: Labelled, answers: Ints, truths: Ints, classes: int) -> Floats:
-    """Shares of all rows by answer and truth (classes, classes), from the labelled ones' numbers of class (n,)."""
-    found = np.zeros((classes, classes))
-    np.add.at(found, (answers, truths), batch.weight)
-    return found / max(float(found.sum()), 1e-300)
 
 
 def inclusion(sizes: Floats, keys: Floats, threshold: float, back: Mask) -> Floats:

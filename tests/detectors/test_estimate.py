@@ -14,7 +14,6 @@ from detectors.estimate import (
     Labelled,
     Track,
     Tuning,
-    confusion,
     estimate,
     inclusion,
     picked,
@@ -220,12 +219,6 @@ def test_a_share_of_no_labels_is_not_known() -> None:
     none = share(Population(np.random.default_rng(8)).labelled(80), nothing, nothing)
     assert np.isnan(none.value)
     assert (none.low, none.high) == (0.0, 1.0)
-
-
-def test_a_confusion_is_shares_of_all_rows() -> None:
-    batch = Labelled(30, 0.0, np.ones(3), np.ones(3), np.array([0.1, 0.1, 0.1]), np.array([1.0, 1.0, 2.0]))
-    shares = confusion(batch, np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
-    assert shares.tolist() == [[0.25, 0.0], [0.25, 0.5]]
 
 
 def _lossy(rng: np.random.Generator, order: str) -> tuple[float, bool]:
