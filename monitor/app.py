@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,9 @@ import msgspec
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import Counter
 
-from alerting.alert import Alert
+from alerting.alert import Alert, Verdict
 from alerting.deliver import Circuit, Condition, Delivery, Sink
-from alerting.labeling.queue import QueueError, QueueSink
+from alerting.labeling.queue import Progress, QueueError, QueueSink
 from alerting.retraining import Request
 from monitor.api.acts import Acts
 from monitor.committee.host import host_all, hosting
@@ -29,7 +30,7 @@ from monitor.config import Config, LogOptions, OpensIn, exposed, kind_of
 from monitor.decode import Own
 from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
-from monitor.exchange import Told, from_bytes, to_bytes
+from monitor.exchange import Closed, Message, Told, from_bytes, to_bytes
 from monitor.handover import HandOver
 from monitor.ingest import Ingest
 from monitor.intake import Received
@@ -51,6 +52,7 @@ from monitor.web import Unbound, Web
 log = logging.getLogger(__name__)
 
 MEASURED = 5.0  # seconds between looks at counts that others keep
+AT_ONCE = 500  # records of a replay between two looks at what the judge asks of ingest
 PATIENCE = 10.0  # seconds that destinations get at the end; Kubernetes gives the whole process 30
 
 
@@ -224,6 +226,9 @@ class App:
     def requests(self) -> Sequence[Request]:
         return self._judge.requests()
 
+    def progress(self) -> Sequence[Progress]:
+        return self._acts.progress
+
     def exchange_name(self, model: str) -> str | None:
         return next((key for key, plan in self._models.items() if plan.name == model), None)
 
@@ -362,18 +367,45 @@ def run(config: Config) -> int:
     return app.wait()
 
 
-def replay(config: Config, places: Sequence[str], out: TextIO) -> int:
+class Ruled(msgspec.Struct, frozen=True):
+    """A line of `driftd verdicts --json`, as far as a replay needs it."""
+
+    id: str
+    model: str  # as the exchange calls it
+    verdict: Verdict
+    time: float  # event time at which it was taken
+
+
+def ruled_in(file: Path) -> list[Ruled]:
+    """The verdicts of a file. Raises OSError, and Unstartable where a line is none."""
+    try:
+        return [msgspec.json.decode(line, type=Ruled) for line in file.read_bytes().splitlines() if line.strip()]
+    except msgspec.DecodeError as error:
+        raise Unstartable(f"{file}: not what `driftd verdicts --json` prints: {error}") from error
+
+
+def replay(config: Config, places: Sequence[str], out: TextIO, told: Sequence[Ruled] = ()) -> int:
     """`driftd replay`: the same pipeline over recorded events, findings as JSON lines; nothing else is touched.
 
     Windows close by event time alone, one thread does everything in order, and nothing outlives the run: twice the
-    same input is twice the same output.
+    same input is twice the same output. A verdict is taken once judging has come to its event time.
     """
     meters = Meters()
     with hosting(config.models, meters) as committees:
-        return _replay(config, places, out, plans(config, committees), meters)
+        return _replay(config, places, out, told, plans(config, committees), meters)
 
 
-def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[str, Plan], meters: Meters) -> int:
+def _replay(
+    config: Config,
+    places: Sequence[str],
+    out: TextIO,
+    told: Sequence[Ruled],
+    models: Mapping[str, Plan],
+    meters: Meters,
+) -> int:
+    waiting: dict[str, deque[Ruled]] = {}
+    for ruled in sorted(told, key=lambda ruled: ruled.time):
+        waiting.setdefault(ruled.model, deque()).append(ruled)
     store, exchange = MemoryStore(), MemoryLog()
     references = References(models, store)
     judge = Judge(
@@ -396,7 +428,10 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
     def judge_all() -> None:
         effects = Effects()
         for offset, data in exchange.read(exchange.start, max_bytes=1 << 40):
-            judge.take(from_bytes(data), effects)
+            message = from_bytes(data)
+            for ruled in _before(message, waiting.get(message.model, deque()), config.window.size):
+                judge.take(Told(ruled.id, ruled.model, ruled.verdict), effects)
+            judge.take(message, effects)
             exchange.trim(offset + 1)
         for symptom in effects.symptoms:
             _line(out, {"finding": msgspec.to_builtins(symptom)})
@@ -425,10 +460,10 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
             for partition in polled.gained:
                 source.seek(partition, ingest.gain(partition))
             for partition, records in polled.records.items():
-                if records:
-                    ingest.take(partition, records)
+                for start in range(0, len(records), AT_ONCE):
+                    ingest.take(partition, records[start : start + AT_ONCE])
                     judge_all()
-                    ingest.look()  # labels and versions are joined once the model's reference is learned
+                    ingest.look()  # what follows on a reference, its first one too, holds for the records after it
             ended = polled.ended
         ingest.tick(0.0, {}, ended=True)
         judge_all()
@@ -440,6 +475,13 @@ def _replay(config: Config, places: Sequence[str], out: TextIO, models: Mapping[
             "label_tasks": view.label_tasks,
         })  # fmt: skip
     return 0
+
+
+def _before(message: Message, waiting: deque[Ruled], size: float) -> Iterator[Ruled]:
+    """Those that were taken before the windows that the message closes."""
+    if isinstance(message, Closed) and message.below is not None:
+        while waiting and message.below * size > waiting[0].time:
+            yield waiting.popleft()
 
 
 def _recorded(config: Config, places: Sequence[str]) -> Iterator[tuple[Source, Decoder]]:

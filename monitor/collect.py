@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from alerting.labeling.queue import LabelQueue, QueueError
-from alerting.labeling.task import Labels, Returned
+from alerting.labeling.queue import LabelQueue, Progress, QueueError
+from alerting.labeling.task import LabelingStatus, Labels, Returned
 from monitor.exchange import Told
 from monitor.log import Full
 from monitor.metrics import Meters
@@ -21,6 +22,7 @@ from monitor.metrics import Meters
 log = logging.getLogger(__name__)
 
 EVERY = 5.0  # seconds between rounds
+LOOK = 60.0  # seconds between looks at how labeling goes on, which read the last 10,000 labels of each dataset
 AT_ONCE = 500  # labels of a message: 200 KB, so that many that come at once do not stop the judge for long
 
 
@@ -41,6 +43,8 @@ class Collector:
         self._queue, self._tell, self._exchange_name = queue, tell, exchange_name
         self._meters, self._clock, self._at_once = meters, clock, at_once
         self._well = True
+        self._looked = -math.inf
+        self.progress: tuple[Progress, ...] = ()  # of each dataset, as last looked at; any thread may read it
 
     def round(self) -> None:
         """Hands over all that is finished, then lets the queue do what time does. A queue that is away, or an exchange
@@ -48,7 +52,10 @@ class Collector:
         try:
             while self._hand_over():
                 pass
-            self._queue.tend(self._clock())
+            now = self._clock()
+            self._queue.tend(now)
+            if now - self._looked >= LOOK:
+                self._look(now)
         except (QueueError, Full) as error:
             self._meters.collect_failures.inc()
             if self._well:
@@ -58,6 +65,15 @@ class Collector:
             if not self._well:
                 log.info("finished labels are taken over again")
             self._well = True
+
+    def _look(self, now: float) -> None:
+        self._looked = now
+        self.progress = tuple(self._queue.progress(dataset, now) for dataset in self._queue.datasets())
+        for one in self.progress:
+            for status in LabelingStatus:
+                self._meters.label_tasks.labels(one.dataset, status.value).set(one.counts.get(status.value, 0))
+            if one.alpha is not None:
+                self._meters.label_agreement.labels(one.dataset).set(one.alpha)
 
     def _hand_over(self) -> bool:
         """One message for each model; whether there may be more."""

@@ -182,6 +182,12 @@ class Meters:
         self.committee_missed = self._counter(
             "committee_missed_events", "Events a hosted committee should have answered and did not.", "model"
         )
+        self.label_tasks = self._gauge("label_queue_tasks", "Label tasks of the queue, by status.", "dataset", "status")
+        self.label_agreement = self._gauge(
+            "label_agreement_ratio",
+            "Krippendorff's alpha of the last 10,000 labels: 1 where labelers always agree, 0 as by chance.",
+            "dataset",
+        )
         self.collected_labels = self._counter(
             "collected_labels", "Finished labels of the queue that were handed to the judge.", "model"
         )

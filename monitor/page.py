@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
+from alerting.labeling.queue import Progress
 from detectors.units import seconds_text
 from monitor.snapshot import (
     AlertView,
@@ -26,6 +28,7 @@ _NAMED = 5  # columns named of those that make a promise approximate
 _FEW = 30  # effective labels under which only the interval is shown
 _HOURS = 24  # shown of late labels, the newest
 _SEVERITIES = {"critical": -2, "warning": -1}  # the gravest first
+_VERDICTS = 10  # shown of a model, the newest; an alert's page has all of its own
 _SCORES = 30  # shown of a model: the highest in terms of their limit
 
 # Nothing is loaded from anywhere, and an injected script would not run.
@@ -41,13 +44,13 @@ td,th{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #e3e7e
 """
 
 
-def page(snapshot: Snapshot, health: dict[str, str]) -> str:
-    """The page as HTML. `health` are lines of the daemon itself, what -> how it is."""
+def page(snapshot: Snapshot, labeling: Sequence[Progress], health: dict[str, str]) -> str:
+    """The page as HTML. `labeling` tells of each dataset; `health` is lines of the daemon itself, what -> how it is."""
     models = "".join(map(_model, snapshot.models)) or "<p class=dim>No model has been seen yet.</p>"
     lines = "".join(f"<tr><td>{escape(what)}<td>{escape(how)}" for what, how in health.items())
     return frame(
         "driftd",
-        f"<h1>driftd</h1>{models}<h2>The daemon</h2><table>{lines}</table>"
+        f"<h1>driftd</h1>{models}{_progress(labeling)}<h2>The daemon</h2><table>{lines}</table>"
         "<p class=dim><a href=/metrics>metrics</a> · <a href=/status>status as JSON</a> · "
         "<a href=/healthz>health</a> · <a href=/openapi.json>HTTP API</a></p>",
         f"<meta http-equiv=refresh content={REFRESH}>",
@@ -70,7 +73,7 @@ def link(key: str) -> str:
 def _model(model: ModelView) -> str:
     return (
         f"<h2>{escape(model.model or '(unnamed model)')}</h2><p>{_standing(model)}</p>"
-        f"{_promises(model)}{_alerts(model)}{_findings(model)}"
+        f"{_promises(model)}{_alerts(model)}{_verdicts(model)}{_findings(model)}"
         f"{_labelled(model.labelled)}{_estimates(model.estimates)}{_hours(model.hours)}"
         f"{_renewal(model.renewal)}{_scores(model.scores)}"
     )
@@ -110,6 +113,33 @@ def promise_text(promise: PromiseView) -> str:
         f"{promise.check}: at most 1 false alarm in {length} for the whole model ({how}), "
         f"so far {promise.allowed:.2g}; {came} came, true ones included."
     )
+
+
+def _progress(labeling: Sequence[Progress]) -> str:
+    """How many tasks stand where; who labels is told to those who have a token."""
+    rows = "".join(
+        f"<tr><td>{escape(one.dataset)}<td>{escape(', '.join(f'{n:,} {status}' for status, n in one.counts.items()))}"
+        f"<td class=n>{one.per_hour:g}<td class=n>{'-' if one.hours_left is None else f'{one.hours_left:.1f} h'}"
+        f"<td class=n>{'-' if one.alpha is None else f'{one.alpha:.2f}'}"
+        for one in labeling
+    )
+    head = "<tr><th>dataset<th>tasks<th class=n>labels an hour<th class=n>left<th class=n>agreement"
+    return f"<h2>Labeling</h2><table>{head}{rows}</table>" if rows else ""
+
+
+def _verdicts(model: ModelView) -> str:
+    rows = "".join(
+        f"<tr><td>{moment(v.at)}<td>{link(v.key)}<td>{escape(v.ruling)}<td>{escape(v.by)}<td>{escape(v.why)}"
+        f"<td>{escape(v.outcome)}{'; taken back' if v.revoked else ''}"
+        for v in model.verdicts[:_VERDICTS]
+    )
+    silent = "".join(
+        f"<p class=dim>Not told until {moment(s.until)}: {', '.join(map(link, s.keys[:_NAMED]))}"
+        f"{' and others' if len(s.keys) > _NAMED else ''}; {s.suppressed:,} alerts so far.</p>"
+        for s in model.suppressions
+    )
+    head = "<tr><th>verdict<th>on<th>ruling<th>by<th>why<th>what came of it"
+    return (f"<table>{head}{rows}</table>" if rows else "") + silent
 
 
 def _alerts(model: ModelView) -> str:

@@ -212,7 +212,7 @@ class _Pages:
     async def index(self, request: Request) -> Response:
         health = {what.replace("_", " "): str(how) for what, how in self._standing().items()}
         return HTMLResponse(
-            page(self._daemon.snapshot(), health),
+            page(self._daemon.snapshot(), self._daemon.progress(), health),
             headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"},
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from alerting.labeling import QueueOptions
+from alerting.labeling.queue import Progress
 from monitor.api.brought import Labels
 from monitor.api.daemon import Daemon
 from monitor.api.endpoint import Endpoint
@@ -44,6 +45,11 @@ class Acts:
             *Retraining(queue, pool, daemon, time.time).endpoints(),
             *Hooks(self._handover, pool).endpoints(),
         ]
+
+    @property
+    def progress(self) -> Sequence[Progress]:
+        """Of each dataset, as it was up to a minute ago. Any thread may ask."""
+        return self._collector.progress
 
     def schedule(self, jobs: BackgroundScheduler) -> None:
         """Collects as long as the jobs run."""

@@ -94,7 +94,8 @@ class Labels:
             ),
             Endpoint(
                 "POST", "/v1/labels/export", self.labels_export, "Lease tasks as a file for a tool.", bytes,
-                may=label, body=Handing, example=Handing("label-studio", dataset="shelf", most=50), media="application/octet-stream",
+                may=label, body=Handing, example=Handing("label-studio", dataset="shelf", most=50),
+                media="application/octet-stream",
             ),
         ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from alerting.alert import Alert
 from alerting.deliver import Condition
+from alerting.labeling.queue import Progress
 from alerting.retraining import Request
 from monitor.exchange import Told
 from monitor.intake import Received
@@ -23,6 +24,9 @@ class Daemon(Protocol):
 
     def requests(self) -> Sequence[Request]:
         """Retraining requests, the newest of each model first."""
+
+    def progress(self) -> Sequence[Progress]:
+        """How the labeling of each dataset goes on, as it was up to a minute ago."""
 
     def silences(self) -> Mapping[str, float]:
         """Seconds since each long-lived thread last went round."""

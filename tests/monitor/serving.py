@@ -10,6 +10,7 @@ from typing import Any
 
 from alerting.alert import Alert
 from alerting.deliver import Circuit, Condition
+from alerting.labeling.queue import Progress
 from alerting.retraining import Request
 from monitor.api.endpoint import Endpoint
 from monitor.exchange import Told
@@ -28,6 +29,7 @@ class Standing:
         self.shown = snapshot or Snapshot()
         self.open: list[Alert] = []
         self.asked: list[Request] = []
+        self.labeling: list[Progress] = []
         self.full = False
         self.log = MemoryLog(100_000)
         self.silent: dict[str, float] = {"ingest": 0.1}
@@ -42,6 +44,9 @@ class Standing:
 
     def requests(self) -> Sequence[Request]:
         return self.asked
+
+    def progress(self) -> Sequence[Progress]:
+        return self.labeling
 
     def exchange_name(self, model: str) -> str | None:
         return None if model == "gone" else model

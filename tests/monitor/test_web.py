@@ -11,11 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alerting.labeling.queue import Progress
 from detectors.core import Kind, Role
 from monitor.metrics import Meters
 from monitor.people import People
 from monitor.settings import Secret
-from monitor.snapshot import AlertView, ColumnView, EstimateView, HourView, ModelView, Snapshot
+from monitor.snapshot import (
+    AlertView,
+    ColumnView,
+    EstimateView,
+    HourView,
+    ModelView,
+    Snapshot,
+    SuppressionView,
+    VerdictView,
+)
 from monitor.web import Unbound, Web, WebOptions
 from tests.monitor.serving import Client, Standing, serving
 
@@ -149,6 +159,33 @@ def test_the_page_shows_what_is_estimated_and_what_late_labels_said(client: Clie
     assert "1970-01-02 05:00:00<td class=n>90 of 129<td class=n>12.5%" in body
     assert body.index("90 of 129") < body.index("90 of 128")
     assert "90 of 105" not in body  # older than a day of hours
+
+
+def test_the_page_says_how_alerts_stand_what_was_said_and_how_labeling_goes_on() -> None:
+    led = AlertView("b&b", "range", "x", "critical", 2.0, 2.0, "led", leader="k")
+    muted = AlertView("quiet", "psi", "y", "critical", 1.0, 2.0, "muted one", muted="holidays")
+    said = VerdictView("v1", "k", "false alarm", "ada", 5.0, EVIL, outcome="not told again", revoked="v2")
+    told = AlertView("k", "psi", "z", "warning", 3.0, 3.0, "told one", members=2, verdict=said, deadline=60.0)
+    model = ModelView(
+        "m", alerts=(muted, led, told), verdicts=(said,), suppressions=(SuppressionView("v1", ("k", "l"), 90.0, 3),)
+    )
+    daemon = Standing(Snapshot((model,)))
+    daemon.labeling = [
+        Progress(
+            dataset=EVIL, counts={"In queue": 1200}, reviews={}, labelers=(), agreement=0.9, alpha=0.8, class_alpha={},
+            asked={}, per_hour=30.0, hours_left=40.0, low=20,
+        )
+    ]  # fmt: skip
+    with serving(daemon=daemon) as client:
+        body = client.ask("GET", "/")[2].decode()
+    assert body.index("told one") < body.index("muted one"), "whoever is told comes first"
+    assert "b&amp;b" not in body, "members are on their leader's page"
+    assert "2 more told with it; false alarm, says ada; due 1970-01-01 00:01:00" in body
+    assert "muted: holidays; nobody has said what it is" in body
+    assert "not told again; taken back" in body
+    assert "Not told until 1970-01-01 00:01:30: <a href='/alert?key=k'>k</a>" in body
+    assert "1,200 In queue<td class=n>30<td class=n>40.0 h<td class=n>0.80" in body
+    assert "<script" not in body
 
 
 def test_a_taken_port_is_told_at_once() -> None:
