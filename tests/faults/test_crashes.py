@@ -167,7 +167,7 @@ def in_mongo(url: str, database: str) -> dict[str, Any]:
 
 def in_sqlite(path: Path) -> dict[str, Any]:
     with closing(sqlite3.connect(path)) as db:
-        tasks = [json.loads(document) for (document,) in db.execute("SELECT document FROM tasks")]
+        tasks = [json.loads(document) for (document,) in db.execute("SELECT document FROM label_tasks")]
     return {task["_id"]: (task["select"]["batch"], task["select"]["pi"]) for task in tasks}
 
 
