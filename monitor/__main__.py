@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="files or directories; kafka:SINCE..UNTIL reads the configured topics between times or offsets (@1200)",
     )
     replay.add_argument("-o", "--output", type=Path, help="where findings go; standard output when left out")
+    replay.add_argument("--told", type=Path, help="verdicts to take at their event time, of `driftd verdicts --json`")
 
     check = command(commands, "check", _check, "say what is wrong with a configuration")
     configured(check)
@@ -99,12 +100,15 @@ def _replay(given: argparse.Namespace) -> int:
     from monitor import app
 
     try:
+        told = [] if given.told is None else app.ruled_in(given.told)
         if given.output is None:
-            return app.replay(config, given.events, sys.stdout)
+            return app.replay(config, given.events, sys.stdout, told)
         with given.output.open("w", encoding="utf-8") as out:
-            return app.replay(config, given.events, out)
+            return app.replay(config, given.events, out, told)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
+    except app.Unstartable as error:
+        fail(str(error))
 
 
 def _check(given: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 
+from alerting.alert import Ruling, Verdict
 from monitor import app
 from monitor.config import parse
 from tests.services.kafka import Kafka
@@ -78,3 +80,35 @@ def test_a_range_of_a_topic_is_read_without_its_group(kafka: Kafka) -> None:
     by_offset = replayed(config, "kafka:@100..@400")
     assert by_offset[-1]["events"] == 300
     assert replayed(config, "kafka:@1100..@9999")[-1]["events"] == 100
+
+
+def test_verdicts_are_taken_at_their_place_and_twice_alike(tmp_path: Path) -> None:
+    place = tmp_path / "events.jsonl"
+    place.write_bytes(named([*events(0, 1000, 0.0), *events(1000, 3000, 3.0)]))
+    first = replayed(CONFIG, str(place))
+    opened = next(line for line in first if line.get("transition") == "opened")
+
+    def said(name: str, at: float, **more: str) -> app.Ruled:
+        verdict = Verdict(id=name, key=opened["alert"], ruling=Ruling.INTENDED, by="ann", at=0.0, **more)
+        return app.Ruled(name, "m", verdict, at)
+
+    told = tmp_path / "told.jsonl"
+    ruled = [said("v2", opened["at"] + 50, confirms="v1"), said("v1", opened["at"] + 20)]
+    told.write_bytes(b"\n".join(map(msgspec.json.encode, ruled)))
+    runs = []
+    for _ in range(2):
+        out = io.StringIO()
+        assert app.replay(parse(json.dumps(CONFIG)), [str(place)], out, app.ruled_in(told)) == 0
+        runs.append([json.loads(line) for line in out.getvalue().splitlines()])
+    assert runs[0] == runs[1]
+    verdicts = [line["at"] for line in runs[0] if line.get("transition") == "verdict"]
+    assert verdicts == [opened["at"] + 20, opened["at"] + 50]
+    assert " events from " in runs[0][-1]["reference"]
+    assert [line for line in runs[0] if line.get("transition") == "resolved" and line["alert"] == opened["alert"]]
+
+
+def test_a_file_of_verdicts_that_is_none_is_refused(tmp_path: Path) -> None:
+    told = tmp_path / "told.jsonl"
+    told.write_text("{}")
+    with pytest.raises(app.Unstartable, match="verdicts --json"):
+        app.ruled_in(told)
