@@ -87,8 +87,11 @@ def play(*, once: bool, seed: int = 0, speed: float = 60.0, console: Console | N
             out.print(Text(str(failure), "bold red"), soft_wrap=True)
             out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
             return 1
-        shutil.rmtree(home, ignore_errors=True)
         out.print(summary(story))
+        if story.failures():
+            out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
+        else:
+            shutil.rmtree(home, ignore_errors=True)
         if once:
             return 1 if story.failures() else 0
     raise AssertionError

@@ -81,6 +81,7 @@ class OnCall:
         self._api = api
         self._patience = patience
         self._seen: dict[tuple[str, float], float] = {}  # alerts by key and start: when first seen, by the clock
+        self._ruled: set[tuple[str, float]] = set()
         self._confirmed: set[str] = set()
         self.intended: str = ""  # id of the verdict that was confirmed
 
@@ -91,9 +92,10 @@ class OnCall:
         for alert in model.alerts:
             if alert.leader or alert.inhibited:
                 continue
-            since = self._seen.setdefault((alert.key, alert.since), now)
-            ruled = alert.verdict
-            if ruled is None and now - since >= self._patience and not ACTS[act].calm:
+            this, ruled = (alert.key, alert.since), alert.verdict
+            since = self._seen.setdefault(this, now)
+            if ruled is None and this not in self._ruled and now - since >= self._patience and not ACTS[act].calm:
+                self._ruled.add(this)
                 done.append(self._rule(alert, act))
             elif ruled is not None and ruled.ruling == "intended" and ruled.id not in self._confirmed:
                 self._confirmed.add(ruled.id)
