@@ -26,7 +26,7 @@ _T = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1
 
 
 class StopRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a campaign ends. On 20 campaigns of at most 600 labels `agreement` saved 58 % (median) and left 1.5 points of
+    """When a campaign ends. On 20 campaigns of up to 600 labels `agreement` saved 58 % (median) and left 1.5 points of
     accuracy at worst; a mean of 0.97 over three versions saved 65 % and left 2.7."""
 
     goals: Annotated[
