@@ -12,7 +12,7 @@ from alerting.labeling.task import Value
 
 ENOUGH = 30  # labels beside others', or of known tasks, below which a labeler's accuracy is not told
 _RIGHT, _WRONG = 19.0, 1.0  # prior of a labeler's accuracy, Beta: 0.95, worth 20 labels
-_ROUNDS, _STILL = 200, 1e-9  # of the fixed point: at most so many, until no accuracy moves by more
+_ROUNDS, _STILL = 100, 1e-6  # of the fixed point: at most so many, until no accuracy moves by more
 
 
 def word(value: Value) -> str:
@@ -122,19 +122,23 @@ def skills(units: Sequence[Sequence[tuple[str, Value]]], known: Sequence[tuple[s
     >>> {name: round(skill.accuracy, 2) for name, skill in skills(units).items()}
     {'ann': 0.98, 'bob': 0.98, 'cid': 0.32}
     """
-    several = [unit for unit in units if len(unit) > 1 and not measured(value for _, value in unit)]
-    classes = max(2, len({word(value) for unit in several for _, value in unit}))
-    checked = Counter(by for unit in several for by, _ in unit)
-    right = Counter(by for by, fine in known if fine)
-    checked.update(by for by, _ in known)
+    alike = Counter(  # many tasks are labeled alike: one count, one look
+        tuple(sorted((by, word(value)) for by, value in unit))
+        for unit in units
+        if len(unit) > 1 and not measured(value for _, value in unit)
+    )
+    classes = max(2, len({name for unit in alike for _, name in unit}))
+    checked, right = Counter(by for by, _ in known), Counter(by for by, fine in known if fine)
+    for unit, times in alike.items():
+        for by, _ in unit:
+            checked[by] += times
     accuracy = dict.fromkeys(checked, _RIGHT / (_RIGHT + _WRONG))
     for _ in range(_ROUNDS):
         expected = {by: float(right[by]) for by in checked}
-        for unit in several:
-            for name, chance in _chances(unit, accuracy, classes).items():
-                for by, value in unit:
-                    if word(value) == name:
-                        expected[by] += chance
+        for unit, times in alike.items():
+            chances = _chances(unit, accuracy, classes)
+            for by, name in unit:
+                expected[by] += times * chances[name]
         new = {by: (expected[by] + _RIGHT) / (checked[by] + _RIGHT + _WRONG) for by in checked}
         moved = max((abs(new[by] - accuracy[by]) for by in new), default=0.0)
         accuracy = new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import permutations, product
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -67,7 +67,8 @@ def test_raw_is_the_share_of_equal_pairs(units: Units) -> None:
 
 
 def test_a_class_that_is_confused_stands_out() -> None:
-    units: Units = [["can", "can"]] * 20 + [["jar", "tin"]] * 6 + [["tin", "jar"]] * 6 + [["tin", "tin"]] * 4
+    counted = {("can", "can"): 20, ("jar", "tin"): 6, ("tin", "jar"): 6, ("tin", "tin"): 4}
+    units: Units = [list(pair) for pair, times in counted.items() for _ in range(times)]
     by_class = class_alpha(units)
     assert by_class["can"] == pytest.approx(1.0)
     assert by_class["jar"] is not None
@@ -103,8 +104,8 @@ def test_posterior_is_bayes_over_every_possible_truth(votes: list[tuple[str, Val
 def test_skills_find_who_errs_how_often() -> None:
     rng = random.Random(3)
     true = {"ann": 0.98, "bob": 0.9, "cid": 0.75, "dan": 0.6}
-    units = []
-    for _ in range(1_500):
+    units: list[list[tuple[str, Value]]] = []
+    for _ in range(600):
         truth = rng.choice("abcd")
         others = [c for c in "abcd" if c != truth]
         people = rng.sample(sorted(true), 3)
@@ -132,6 +133,3 @@ def test_skills_do_not_depend_on_order(pairs: list[tuple[str, str]]) -> None:
     units = [[("ann", a), ("bob", b)] for a, b in pairs]
     one, other = skills(units), skills([unit[::-1] for unit in units[::-1]])
     assert all(one[by].accuracy == pytest.approx(other[by].accuracy, abs=1e-6) for by in one)
-    assert all(
-        0 < posterior([("ann", a)], {by: s.accuracy for by, s in one.items()}, 3) < 1 for a, _ in product("ab", "a")
-    )
