@@ -13,7 +13,7 @@ from starlette.responses import Response
 from alerting.labeling.back import Back, take_back
 from alerting.labeling.formats import FORMATS, Format, Reply
 from alerting.labeling.queue import LabelQueue
-from alerting.labeling.task import Value, asked, task_id
+from alerting.labeling.task import Known, ModelRef, Value, asked, task_id
 from monitor.api.daemon import Daemon
 from monitor.api.endpoint import Call, Endpoint
 from monitor.api.pool import Pool
@@ -51,6 +51,12 @@ class Taken(Back):
     """What became of labels that were brought."""
 
     joined: int = 0  # that no task asks for: they go on as late labels of their events
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """Items with a known label, mixed in."""
+
+    new: int  # that were not there before
 
 
 class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +97,12 @@ class Labels:
             Endpoint(
                 "POST", "/v1/labels/import", self.labels_import, "Bring labels as a tool's export.", Taken,
                 may=label, query=Form, body=bytes, largest=_FILE,
+            ),
+            Endpoint(
+                "POST", "/v1/labels/known", self.labels_plant,
+                "Mix in items whose label is known, to check labelers; nobody can tell them from the others.", Planted,
+                may=(Right.REVIEW,), body=Annotated[list[Known], Meta(max_length=MOST)], largest=_BODY,
+                example=[Known(dataset="shelf", event="known-1", truth="can", model=ModelRef("shelf"))],
             ),
             Endpoint(
                 "POST", "/v1/labels/export", self.labels_export, "Lease tasks as a file for a tool.", bytes,
@@ -139,6 +151,9 @@ class Labels:
     def _import(self, form: Form, data: bytes) -> Taken:
         replies = _format(form.format).read(data)
         return _taken(take_back(self._queue, form.tool or form.format, replies, self._clock()))
+
+    async def labels_plant(self, call: Call) -> Planted:
+        return Planted(await self._pool.run(self._queue.plant, call.body, self._clock()))
 
     async def labels_export(self, call: Call) -> Response:
         said: Handing = call.body

@@ -39,6 +39,8 @@ def add(commands: Commands) -> None:
     progress = command(acts, "progress", _progress, "say how labeling goes on")
     bring = command(acts, "import", _import, "bring labels as a labeling tool exports them")
     bring.add_argument("file", type=Path, metavar="FILE", help="the export")
+    plant = command(acts, "plant", _plant, "mix in items whose label is known, to check labelers")
+    plant.add_argument("file", type=Path, metavar="FILE", help="a JSON array, as POST /v1/labels/known takes it")
     hand = command(acts, "export", _export, "lease tasks and write them as a file for a labeling tool")
     hand.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     hand.add_argument("--most", type=int, default=100, help="tasks at most; default 100")
@@ -134,11 +136,24 @@ def _progress(given: argparse.Namespace) -> int:
     return 0
 
 
-def _import(given: argparse.Namespace) -> int:
+def _plant(given: argparse.Namespace) -> int:
     try:
-        data = given.file.read_bytes()
+        known = json.loads(_read(given.file))
+    except ValueError as error:
+        fail(f"{given.file}: {error}")
+    say(f"{Remote(given).post('/v1/labels/known', known)['new']:,} new")
+    return 0
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
+
+
+def _import(given: argparse.Namespace) -> int:
+    data = _read(given.file)
     query = f"format={quoted(given.format)}&tool={quoted(given.tool)}"
     taken = Remote(given).send(f"/v1/labels/import?{query}", data)
     counts = [f"{taken[what]:,} {what}" for what in ("accepted", "late", "skipped", "unknown", "faults")]

@@ -248,7 +248,7 @@ def test_every_route_is_described_and_every_example_is_what_its_schema_takes(ser
     assert document["openapi"] == "3.1.0"
     validated = 0
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 17
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["summary"].endswith(".")
@@ -412,6 +412,28 @@ def test_a_file_goes_out_and_comes_back_labeled_once_however_often_it_is_sent(se
     status, _, body = service.client.ask("POST", "/v1/labels/import", b"nonsense\n", **headers)
     assert (status, json.loads(body)["faults"]) == (200, 1)
     assert service.client.ask("POST", "/v1/labels/import?format=xls", b"", **headers)[0] == 422
+
+
+def test_a_known_item_checks_a_labeler_who_cannot_tell_it_from_the_others(tmp_path: Path) -> None:
+    options = SqliteQueue(path=str(tmp_path / "labels.sqlite"), rules=replace(PLAIN, known_share=0.5))
+    acts = Acts(options, Standing(), NO_TOOLS, Meters(), intake=True)
+    with serving(people=PEOPLE, acts=lambda _: acts.endpoints()) as client:
+        service = Service(client, options.open())
+        service.put(*(task(n) for n in range(6)))
+        known = [{"dataset": "demo", "event": "event 7", "truth": "can", "model": {"name": "shelf"}}]
+        for new in (1, 0):
+            assert service.act(Right.REVIEW, "POST", "/v1/labels/known", known) == (200, {"new": new})
+        leased = [service.label("/v1/labels/next", {})[1] for _ in range(6)]
+        assert "event 7" in {one["event"] for one in leased}
+        assert {frozenset(one) for one in leased} == {frozenset(leased[0])}
+        for one in leased:
+            service.label(f"/v1/labels/{one['task']}/submit", {"token": one["token"], "label": "can"})
+        assert len(service.queue.finals(10)) == 5
+        assert "event 7" not in {final.event for final in service.queue.finals(10)}
+        (labeler,) = service.queue.progress("demo", time.time()).labelers
+        assert (labeler.known, labeler.known_right) == (1, 1)
+        service.queue.close()
+    acts.close()
 
 
 # -- retraining
