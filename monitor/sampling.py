@@ -82,7 +82,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     balance: Annotated[
         bool,
         Meta(description="Whether classes that are seldom answered are wanted more: by the root of how seldom."),
-    ] = True
+    ] = False
     classes: Annotated[
         Annotated[dict[str, Annotated[float, Meta(gt=0, le=1)]], Meta(max_length=CLASSES)] | None,
         Meta(description="Share of the labels that important classes should get, by answer; in place of `balance`."),
