@@ -48,6 +48,7 @@ CONFIG = parse(
 
 class Ran(NamedTuple):
     requests: list[Request]  # as they were told to the targets
+    tasks: list[tuple[str, str, float | None]]  # with batch and probability
     model: ModelView
 
 
@@ -97,6 +98,7 @@ def run(*, restarts: bool) -> Ran:
     lane = Partition("t", 0)
     ingest.gain(lane)
     requests: list[Request] = []
+    tasks: list[tuple[str, str, float | None]] = []
     stream = list(lines())
     for at in range(0, END, 100):
         some = enumerate(stream[at : at + 100], start=at)
@@ -109,10 +111,11 @@ def run(*, restarts: bool) -> Ran:
         drawn = [task for draw in effects.draws for task in draw.tasks[: draw.batch.n]]
         judge.take(Told(f"labels-{at}", "shelf", Labels(tuple(map(answered, drawn)))), effects)
         requests += effects.requests
+        tasks += [(task.id, task.select.batch, task.select.pi) for draw in effects.draws for task in draw.tasks]
         if restarts:
             saved, judge = judge.checkpoint(), new_judge()
             judge.restore(saved)
-    return Ran(requests, next(model for model in judge.snapshot().models if model.model == "shelf"))
+    return Ran(requests, tasks, next(model for model in judge.snapshot().models if model.model == "shelf"))
 
 
 @pytest.fixture(scope="module")
@@ -141,4 +144,6 @@ def test_what_was_asked_is_shown(ran: Ran) -> None:
 
 
 def test_restarts_change_nothing_of_it(ran: Ran) -> None:
-    assert run(restarts=True).requests == ran.requests
+    again = run(restarts=True)
+    assert again.requests == ran.requests
+    assert again.tasks == ran.tasks
