@@ -301,7 +301,7 @@ def test_a_slice_that_fails_is_found_from_spans_of_few_labels() -> None:
 def test_the_page_tells_the_interval_and_what_is_blind() -> None:
     accuracy = Accuracy("m", OPTIONS)
     run(accuracy, Stream(), range(3), n=20)
-    shown = page(Snapshot((ModelView(model="m", labelled=accuracy.view),)), {})
+    shown = page(Snapshot((ModelView(model="m", labelled=accuracy.view),)), (), {})
     tracked = interval(accuracy.view.tracked)
     assert f"{tracked.low:.1%} to {tracked.high:.1%}" in shown
     assert "blind to concept drift" in shown
