@@ -106,6 +106,8 @@ _EXAMPLE: dict[str, Any] = {
     "labeling_tools[].url": "http://label-studio:8080",
     "labeling_tools[].token": "token-of-a-user",
     "labeling_tools[].bucket": "labels",
+    "labeling_tools[].project_id": 1,
+    "labeling_tools[].storage_id": 1,
 }
 _HEAD = """# Configuration
 

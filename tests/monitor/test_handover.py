@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import itertools
 import json
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ from msgspec.structs import replace
 
 from alerting.deliver import Backoff
 from alerting.labeling import SqliteQueue
-from alerting.labeling.task import Known, Picture, asked
+from alerting.labeling.task import Box, Known, Picture, asked
 from alerting.labeling.tools import ToolOptions
+from alerting.labeling.tools.cvat import Cvat
 from alerting.labeling.tools.label_studio import SECRET_HEADER, LabelStudio
 from alerting.labeling.tools.s3 import S3Bucket
+from alerting.labeling.tools.tool import Unproven
 from alerting.s3 import S3Access
 from alerting.secret import Secret
 from monitor.api.acts import Acts
@@ -27,7 +31,7 @@ from tests.alerting.labels import BATCH, MODEL, NOW, PLAIN, found, task
 from tests.monitor.serving import Standing, serving
 from tests.services.process import free_port
 from tests.services.s3 import S3
-from tests.services.web import Receiver
+from tests.services.web import Answer, Receiver
 
 _buckets = itertools.count()
 
@@ -201,6 +205,55 @@ def test_a_dead_tool_is_waited_for_and_told_once(desk: Desk, bucket: Bucket, cap
     assert len(caplog.records) == 1
     assert 2 <= desk.meters.value("driftd_labeling_tool_failures_total") <= 3
     assert desk.meters.value("driftd_labeling_tool_last_success_timestamp_seconds") == 0
+
+
+def test_cvat_is_given_pictures_by_way_of_the_bucket_and_asked_for_accepted_jobs(
+    bucket: Bucket, receiver: Receiver, tmp_path: Path
+) -> None:
+    """CVAT's side is what its documentation says, recorded: no server of it could be had."""
+    desk = Desk(tmp_path, 0)
+    bucket.client.put_object(Bucket=bucket.name, Key="in/1.jpg", Body=b"jpeg")
+    desk.put(1, 2, uri=f"s3://{bucket.name}/in/1.jpg", picture=Picture(640, 480))
+    courier = desk.courier(
+        Cvat(
+            url=receiver.url, token=Secret("t"), project_id=4, storage_id=9, bucket=bucket.name, server=bucket.server,
+            secret=Secret("s"),
+        )
+    )  # fmt: skip
+    none = Answer(body=b'{"next": null, "results": []}')
+    receiver.answers += [none, none, Answer(201, body=b'{"id": 77}'), Answer(202, body=b'{"rq_id": "x"}')]
+    courier.round()
+
+    asked_jobs, asked_tasks, made, filled = receiver.calls
+    assert asked_jobs.path.startswith("/api/jobs?project_id=4&state=completed&stage=acceptance")
+    folder = "cvat/demo/2023-11-14T22-13-20.000"
+    assert asked_tasks.path.startswith("/api/tasks?project_id=4&name=")
+    assert made.json() == {"name": folder, "project_id": 4}
+    assert filled.path == "/api/tasks/77/data"
+    files = filled.json()["server_files"]
+    assert files[0] == f"{folder}/manifest.jsonl"
+    assert sorted(files[1:]) == sorted(f"{folder}/{task(n).id}.jpg" for n in (1, 2))
+    assert set(files) <= set(bucket.there())
+
+    frames = [{"name": name, "width": 640, "height": 480} for name in files[1:]]
+    job = {"id": 5, "task_id": 77, "state": "completed", "stage": "acceptance", "updated_date": AT,
+           "assignee": {"username": "ada"}, "start_frame": 0, "stop_frame": 1}  # fmt: skip
+    marks = {"tags": [{"frame": 0, "label_id": 1}], "shapes": [
+        {"type": "rectangle", "frame": 1, "label_id": 2, "points": [64, 48, 384, 288], "occluded": False},
+    ]}  # fmt: skip
+    labels = {"next": None, "results": [{"id": 1, "name": "can"}, {"id": 2, "name": "jar"}]}
+    for said in ({"next": None, "results": [job]}, labels, {"frames": frames}, marks):
+        receiver.answers.append(Answer(body=json.dumps(said).encode()))
+    courier.round()
+
+    names = [Path(name).stem for name in files[1:]]
+    assert desk.finals == {names[0]: "can", names[1]: "jar"}
+    assert found(desk.queue, names[1]).labels[0].boxes == (Box("jar", 64, 48, 320, 240),)
+    with pytest.raises(Unproven):
+        courier.hooked({"x-signature-256": "sha256=guessed"}, b"{}")
+    signed = hmac.new(b"s", b"{}", hashlib.sha256).hexdigest()
+    assert courier.hooked({"x-signature-256": f"sha256={signed}"}, b"{}").accepted == 0
+    desk.close()
 
 
 HOOK = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from alerting.labeling.tools.cvat import Cvat
 from alerting.labeling.tools.label_studio import LabelStudio
 from alerting.labeling.tools.s3 import S3Bucket
 
-ToolOptions = LabelStudio | S3Bucket
+ToolOptions = LabelStudio | Cvat | S3Bucket
 
-TOOLS: dict[str, type[ToolOptions]] = {"label_studio": LabelStudio, "s3": S3Bucket}
+TOOLS: dict[str, type[ToolOptions]] = {"label_studio": LabelStudio, "cvat": Cvat, "s3": S3Bucket}
