@@ -195,7 +195,7 @@ def start(reference: Reference, columns: Sequence[Watched], tolerance: float) ->
 def _varied(rows: Sample) -> Mask:
     """Columns (numbers + categories,) that hold more than one value."""
     values = np.concatenate([rows.numbers, rows.codes], axis=1)
-    return np.fmax.reduce(values, initial=-np.inf) > np.fmin.reduce(values, initial=np.inf)
+    return np.asarray(np.fmax.reduce(values, initial=-np.inf) > np.fmin.reduce(values, initial=np.inf))
 
 
 def _levelled(newest: Sample, drawn: Sample) -> tuple[list[Season], Sample, Sample]:
