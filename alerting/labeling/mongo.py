@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,6 +52,9 @@ class MongoStore:
         self._batches: Documents = database[options.batches]
         self._states: Documents = database[options.states]
         self._indexed = False
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def add(self, tasks: Sequence[LabelTask]) -> set[str]:
         documents = [document(task) for task in tasks]

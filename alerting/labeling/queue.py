@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from statistics import median
 from typing import Any, Protocol, TypeVar
@@ -85,6 +86,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Store(Protocol):
     """Where documents are kept. Any thread, any number of processes; all may raise `QueueError`."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is done inside is one transaction, where the store has them: half the waits for a disk."""
 
     def add(self, tasks: Sequence[LabelTask]) -> set[str]:
         """Keep those whose id is not there yet; returns the ids of these."""
@@ -196,14 +200,15 @@ class LabelQueue:
 
     def _put(self, dataset: str, tasks: list[LabelTask], batch: LabelBatch, now: float) -> int:
         self._admit(dataset)
-        if self._store.get_batch(batch.id) is None:
-            batch, tasks = _thinned(batch, tasks, self._room(dataset))
-        self._store.add_batch(replace(batch, dataset=dataset))
-        added = self._store.add(tasks)
-        # one that was there already may have lost its place to a crash between the two
-        there = self._store.get([task.id for task in tasks if task.id not in added])
-        waiting = [task for task in (*(t for t in tasks if t.id in added), *there) if _waits(task)]
-        self._desk(dataset, partial(_enter, waiting, now if added else None))
+        with self._store.together():
+            if self._store.get_batch(batch.id) is None:
+                batch, tasks = _thinned(batch, tasks, self._room(dataset))
+            self._store.add_batch(replace(batch, dataset=dataset))
+            added = self._store.add(tasks)
+            # one that was there already may have lost its place to a crash between the two
+            there = self._store.get([task.id for task in tasks if task.id not in added])
+            waiting = [task for task in (*(t for t in tasks if t.id in added), *there) if _waits(task)]
+            self._desk(dataset, partial(_enter, waiting, now if added else None))
         return len(added)
 
     def _room(self, dataset: str) -> int | None:
@@ -276,17 +281,17 @@ class LabelQueue:
         for i in range(len(names)):
             name = names[(self._turn + i) % len(names)]
             while True:
-                over, found = self._desk(name, serve)
-                if found is not None:
-                    task = self._lease(found, lease)
-                    if task is not None:
-                        return task
-                    self._look_again(name, found, now)  # it was moved by somebody else meanwhile
-                elif over:
-                    for each in over:
-                        self._look_again(name, each, now)
-                else:
+                with self._store.together():
+                    over, found = self._desk(name, serve)
+                    task = None if found is None else self._lease(found, lease)
+                if task is not None:
+                    return task
+                if found is not None:  # it was moved by somebody else meanwhile
+                    over.append(found)
+                if not over:
                     break
+                for each in over:
+                    self._look_again(name, each, now)
         return None
 
     def _lease(self, name: str, lease: Callable[[LabelTask], LabelTask]) -> LabelTask | None:
@@ -658,19 +663,20 @@ class LabelQueue:
         """Apply a pure move to the task as it is, again when someone else moved it meanwhile, and tell the desk; False
         when there was nothing to do."""
         while True:
-            before = self.get(name)
-            if before is None:
-                raise KeyError(f"no label task {name}")
-            after = moves.kept(move(before), self.rules)
-            if after.rev == before.rev:
-                return False
-            moved = _stands(before) != _stands(after)
-            if moved and before.lease is None:
-                self._desk(before.dataset, lambda desk, _: desk.watch(name, now + _SOON))
-            if self._store.swap(after, before.rev):
-                if moved:
-                    self._desk(after.dataset, partial(_settle, after, now, answered))
-                return True
+            with self._store.together():
+                before = self.get(name)
+                if before is None:
+                    raise KeyError(f"no label task {name}")
+                after = moves.kept(move(before), self.rules)
+                if after.rev == before.rev:
+                    return False
+                moved = _stands(before) != _stands(after)
+                if moved and before.lease is None:
+                    self._desk(before.dataset, lambda desk, _: desk.watch(name, now + _SOON))
+                if self._store.swap(after, before.rev):
+                    if moved:
+                        self._desk(after.dataset, partial(_settle, after, now, answered))
+                    return True
 
     def _look_again(self, dataset: str, name: str, now: float) -> bool:
         """At a task that was taken: its lease ran out, or its move was left half done; whether it was the former."""

@@ -60,6 +60,11 @@ class SqliteStore:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._change():
+            yield
+
     def add(self, tasks: Sequence[LabelTask]) -> set[str]:
         new: set[str] = set()
         with self._change() as db:
