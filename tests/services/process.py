@@ -125,6 +125,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(patience)
+        with contextlib.suppress(ProcessLookupError):  # what it started and left behind, in the session that is its own
+            os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.returncode
         self._process = None
         return code

@@ -85,5 +85,5 @@ class MlflowServer(Server):
         ]  # fmt: skip
         super().__init__(
             "mlflow", list(map(str, command)), directory=directory, ready=lambda: bool(ask(f"{self.url}/health")),
-            patience=120,
+            patience=300, environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eight processes more
         )  # fmt: skip
