@@ -338,28 +338,28 @@ def test_the_purse_is_a_hard_stop_in_labels_asked(opened: Open) -> None:
 
 
 def test_a_low_queue_is_filled_from_the_reserve_and_every_probability_follows(queue: LabelQueue) -> None:
-    keys = [0.01 * (i + 1) for i in range(60)]
+    keys = [0.01 * (i + 1) for i in range(40)]
     tasks = [
         drawn(i, keys[i], labeling_status=LabelingStatus.IN_QUEUE if i < 5 else LabelingStatus.IN_RESERVE)
-        for i in range(60)
+        for i in range(40)
     ]
-    queue.put(tasks, replace(BATCH, n=5, reserve=55, tau=keys[5], beyond=0.61), NOW)
+    queue.put(tasks, replace(BATCH, n=5, reserve=35, tau=keys[5], beyond=0.61), NOW)
     done = label(queue, "ann", "can")
     queue.acknowledge(queue.finals(9))
     assert queue.tend(NOW + 1).released == 20 - 4  # 20 for one labeler
     batch = queue.batch("batch 1")
     assert batch is not None
-    assert (batch.n, batch.reserve, batch.tau) == (21, 39, keys[21])
+    assert (batch.n, batch.reserve, batch.tau) == (21, 19, keys[21])
     assert [t.select.pi for t in (found(queue, task(i).id) for i in range(22))] == [2 * keys[21]] * 21 + [None]
     told = queue.finals(9)
     assert [(final.task, final.pi) for final in told] == [(done.id, 2 * keys[21])]
-    for waiting in (20, 20, 19):
+    for waiting in (20, 19):
         for _ in range(waiting):
             label(queue, "ann", "can", NOW + 1)
         queue.tend(NOW + 1)
     batch = queue.batch("batch 1")
     assert batch is not None
-    assert (batch.n, batch.reserve, batch.tau) == (60, 0, 0.61)
+    assert (batch.n, batch.reserve, batch.tau) == (40, 0, 0.61)
     assert {final.pi for final in queue.finals(99)} == {min(1.0, 2 * 0.61)}
 
 
@@ -448,9 +448,9 @@ def test_datasets_have_lines_of_their_own(queue: LabelQueue) -> None:
 
 def test_labelers_who_are_often_wrong_are_asked_to_be_checked(opened: Open) -> None:
     queue = opened(replace(PLAIN, known_share=1.0))
-    queue.put([task(i) for i in range(80)], BATCH, NOW)
+    queue.put([task(i) for i in range(60)], BATCH, NOW)
     queue.plant([Known(dataset="demo", event=f"old {i}", truth="can", model=MODEL) for i in range(40)], NOW)
-    for i in range(80):
+    for i in range(60):
         there = queue.claim("ann", NOW + i, 60)
         assert there is not None
         assert there.lease is not None
