@@ -20,6 +20,7 @@ from alerting import lifecycle, verdicts
 from alerting.alert import Alert, Look, Notice, Symptom, Verdict
 from alerting.labeling.task import Draw, Labels, Withdrawal
 from alerting.retraining import Request, Word
+from alerting.tracking.report import Report
 from detectors.core import Finding, Role, Scorer
 from detectors.encode import Undecodable, decode, encode
 from detectors.profile import Layout, Profile, merged
@@ -43,6 +44,8 @@ from monitor.show import Shown
 from monitor.snapshot import Snapshot
 from monitor.succession import Succession, Successor, reference_of
 from monitor.tasks import Sampler, Sampling
+from monitor.tracking import State as Tracking
+from monitor.tracking import Tracker
 from monitor.versions import versions_of
 from monitor.watch import Check, SavedWatch, Watch
 
@@ -89,6 +92,7 @@ class Effects(msgspec.Struct):
     draws: list[Draw] = []
     withdrawals: list[Withdrawal] = []
     requests: list[Request] = []
+    reports: list[Report] = []
 
 
 class _Lane(msgspec.Struct):
@@ -101,7 +105,7 @@ class _State(msgspec.Struct):
     """Of a model; with its history all that a restart needs."""
 
     lanes: dict[str, _Lane] = {}
-    pending: dict[int, list[Partial]] = {}
+    pending: dict[int, dict[str, list[Partial]]] = {}  # by window and lane
     below: int | None = None  # windows under it are judged
     learned: list[Event] = []
     alerts: lifecycle.State = msgspec.field(default_factory=lifecycle.State)
@@ -115,6 +119,7 @@ class _State(msgspec.Struct):
     succession: Succession = msgspec.field(default_factory=Succession)
     labelled: Labelled | None = None
     renewal: Renewing | None = None
+    tracking: Tracking | None = None
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -127,7 +132,9 @@ class _Saved(msgspec.Struct, frozen=True):
 class _Desk:
     """One model on the judge's table."""
 
-    def __init__(self, key: str, plan: Model, window: float, successors: References | None) -> None:
+    def __init__(
+        self, key: str, plan: Model, window: float, successors: References | None, tracking: str | None
+    ) -> None:
         self.key = key
         self.plan = plan
         self.window = window
@@ -139,6 +146,7 @@ class _Desk:
         self.accuracy = None if plan.sampling is None else Accuracy(plan.name, plan.accuracy, plan.scopes.slices)
         self.successor = None if successors is None else Successor(key, plan, successors)
         self.renewal = plan.renewal()
+        self.tracker = None if tracking is None else Tracker(plan.name, tracking, window)
         self.texts: deque[str] = deque(maxlen=TEXTS)
 
     def performance(self) -> Performance:
@@ -196,13 +204,14 @@ class Judge:
         clock: Callable[[], float],
         meters: Meters,
         successors: References | None = None,
+        tracking: str | None = None,  # digest of the configuration that runs are marked with; None: there are none
     ) -> None:
         self._alerts = alerts
         self._window = window
         self._learned = learned
         self._clock = clock
         self._meters = meters
-        self._desks = {key: _Desk(key, plan, window, successors) for key, plan in models.items()}
+        self._desks = {key: _Desk(key, plan, window, successors, tracking) for key, plan in models.items()}
         # each model with the one that its labels become, and that one with the model
         self._outcomes = {name: outcomes_of(name) for name in models if outcomes_of(name) in models}
         self._answers = {outcomes: name for name, outcomes in self._outcomes.items()}
@@ -238,10 +247,13 @@ class Judge:
             self._take_verdict(desk, message.act, effects)
         elif isinstance(message.act, Labels) and desk.accuracy is not None:
             desk.accuracy.take(message.act.returned)
+            if desk.tracker is not None:
+                desk.tracker.take_labels(message.act.returned)
             if desk.renewal is not None:
                 desk.renewal.take_labels(message.act.returned)
         elif isinstance(message.act, Word) and desk.renewal is not None:
             self._renew(desk, desk.renewal.take_word(message.act, desk.state.alerts.now), effects)
+        self._track(desk, effects)
         self._shown[desk.key] = self._show(desk)
 
     def _take_verdict(self, desk: _Desk, verdict: Verdict, effects: Effects) -> None:
@@ -286,7 +298,7 @@ class Judge:
             if partial.late or (state.below is not None and partial.window < state.below):
                 self._take_late(desk, partial)
             else:
-                state.pending.setdefault(partial.window, []).append(partial)
+                state.pending.setdefault(partial.window, {}).setdefault(message.lane, []).append(partial)
         self._judge_complete(desk, message, effects)
 
     def _take_late(self, desk: _Desk, partial: Partial) -> None:
@@ -310,7 +322,9 @@ class Judge:
                     state.below = min(following, upto)
                     continue
             self._succeed(desk, window)
-            partials = state.pending.pop(window, [])
+            # in the order of the lanes, not of their messages: sums of floats and the first of equals stay the same
+            lanes = sorted(state.pending.pop(window, {}).items())
+            partials = [partial for _, some in lanes for partial in some]
             rows += sum(p.rows for p in partials)
             self._judge_window(desk, window, partials, effects)
             state.below = window + 1
@@ -374,6 +388,14 @@ class Judge:
                     desk.accuracy.drawn(draw)
                 effects.draws.append(draw)
                 state.tasks += len(draw.tasks)
+        self._track(desk, effects)
+
+    def _track(self, desk: _Desk, effects: Effects) -> None:
+        """What is to be written down of runs, once something is judged."""
+        if desk.tracker is None or desk.reference is None:
+            return
+        effects.reports += desk.tracker.take(desk.state.alerts, desk.renewal, desk.performance, desk.reference.version)
+        self._meters.untracked.labels(desk.plan.name).set(desk.tracker.untracked)
 
     def _profiles(
         self, desk: _Desk, reference: Reference, partials: Sequence[Partial], ids: Ids
@@ -499,6 +521,7 @@ class Judge:
             desk.state.sampling = None if desk.sampler is None else desk.sampler.state
             desk.state.labelled = None if desk.accuracy is None else desk.accuracy.state
             desk.state.renewal = None if desk.renewal is None else desk.renewal.state
+            desk.state.tracking = None if desk.tracker is None else desk.tracker.state
             version = "" if desk.reference is None else desk.reference.version
             scopes = {scope: watch.save() for scope, watch in desk.watches.items()}
             saved[name] = _Saved(FORMAT, desk.state, version, scopes)
@@ -517,6 +540,8 @@ class Judge:
                 desk.accuracy.state = saved.state.labelled
             if desk.renewal is not None and saved.state.renewal is not None:
                 desk.renewal.state = saved.state.renewal
+            if desk.tracker is not None and saved.state.tracking is not None:
+                desk.tracker.state = saved.state.tracking
             if desk.successor is not None:
                 desk.successor.state = saved.state.succession
                 former = desk.successor.judged_by(saved.reference, desk.reference)

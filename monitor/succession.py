@@ -118,7 +118,9 @@ class Successor:
         heir.version = reference.version
         self._say()
 
-    def due(self, turns: Collection[tuple[str, int] | None], pending: Mapping[int, Sequence[Partial]]) -> int | None:
+    def due(
+        self, turns: Collection[tuple[str, int] | None], pending: Mapping[int, Mapping[str, Sequence[Partial]]]
+    ) -> int | None:
         """The first window that can be judged by what is next: counted on it by every lane; None while there is none.
 
         `turns`: of each lane that still goes on, which reference it counts on as well, and from which window on.
@@ -129,7 +131,11 @@ class Successor:
         begun = [turn[1] for turn in turns if turn is not None and turn[0] == heir.version]
         if len(begun) < len(turns):
             return None
-        lacking = [n + 1 for n, some in pending.items() if not all(_counted(p, heir.version) for p in some)]
+        lacking = [
+            number + 1
+            for number, lanes in pending.items()
+            if not all(_counted(partial, heir.version) for some in lanes.values() for partial in some)
+        ]
         return max([*begun, *lacking], default=0)
 
     def turn(self, window: int, current: Reference) -> Reference | None:
@@ -167,8 +173,17 @@ class Successor:
     def _say(self) -> None:
         state, heir = self.state, self.state.heir
         state.serial += 1
-        coming, wanted = ("", False) if heir is None else (heir.version, not heir.version)
-        said = Standing(state.serial, state.current, state.since, state.before, coming, wanted, state.file)
+        made = "" if heir is None else heir.version
+        said = Standing(
+            state.serial,
+            state.current,
+            state.since,
+            state.before,
+            next=made if heir is not None and heir.taken else "",
+            made=made,
+            wanted=heir is not None and not made,
+            file=state.file,
+        )
         self._references.stand(self._key, said)
 
 
