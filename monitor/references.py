@@ -44,13 +44,14 @@ class Standing(msgspec.Struct, frozen=True):
     since: int = 0  # first window judged by it
     before: tuple[str, ...] = ()  # versions judged by before, the last first: windows under `since` are counted on it
     next: str = ""  # version that rows are counted on as well, until the judge turns to it
+    made: str = ""  # version of one that is built and waits for a second word
     wanted: bool = False  # events as they came are asked for, to build another from
     file: str = ""  # version of the configured file that `current` took the place of
 
     @property
     def versions(self) -> set[str]:
         """All that it names."""
-        return {self.current, *self.before, self.next}
+        return {self.current, *self.before, self.next, self.made}
 
 
 class References:
