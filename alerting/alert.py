@@ -170,6 +170,35 @@ class Alert(msgspec.Struct, frozen=True):
         """Whether receivers should hold it for open."""
         return self.resolved is None and not self.silent
 
+    def document(self) -> dict[str, Any]:
+        """Plain JSON, times in RFC 3339, null for a number that is not finite."""
+        return {
+            "key": self.key,
+            "model": self.model,
+            "check": self.check,
+            "column": self.column,
+            "scope": self.scope,
+            "severity": self.severity.value,
+            "started": rfc3339(self.started),
+            "last_seen": rfc3339(self.last_seen),
+            "resolved": None if self.resolved is None else rfc3339(self.resolved),
+            "firing": self.firing,
+            "deadline": None if self.deadline is None else rfc3339(self.deadline),
+            "text": self.text,
+            "score": _finite(self.score),
+            "limit": _finite(self.limit),
+            "facts": {name: fact if isinstance(fact, str) else _finite(fact) for name, fact in self.facts.items()},
+            "examples": list(self.examples),
+            "members": [{"key": m.key, "column": m.column, "text": m.text} for m in self.members],
+            "joined": self.joined,
+            "relapses": self.relapses,
+            "publicity": self.publicity,
+            "inhibited": self.inhibited,
+            "muted": self.muted,
+            "verdict": None if self.verdict is None else _ruled(self.verdict),
+            "before": None if self.before is None else _ruled(self.before),
+        }
+
 
 class Notice(msgspec.Struct, frozen=True):
     """One transition of an alert, on its way to the destinations. A repeat after a crash has the same id."""
@@ -179,36 +208,8 @@ class Notice(msgspec.Struct, frozen=True):
     alert: Alert
 
     def document(self) -> dict[str, Any]:
-        """What receivers are told: plain JSON, times in RFC 3339, null for a number that is not finite."""
-        alert = self.alert
-        return {
-            "id": self.id,
-            "transition": self.transition.value,
-            "key": alert.key,
-            "model": alert.model,
-            "check": alert.check,
-            "column": alert.column,
-            "scope": alert.scope,
-            "severity": alert.severity.value,
-            "started": rfc3339(alert.started),
-            "last_seen": rfc3339(alert.last_seen),
-            "resolved": None if alert.resolved is None else rfc3339(alert.resolved),
-            "firing": alert.firing,
-            "deadline": None if alert.deadline is None else rfc3339(alert.deadline),
-            "text": alert.text,
-            "score": _finite(alert.score),
-            "limit": _finite(alert.limit),
-            "facts": {name: fact if isinstance(fact, str) else _finite(fact) for name, fact in alert.facts.items()},
-            "examples": list(alert.examples),
-            "members": [{"key": m.key, "column": m.column, "text": m.text} for m in alert.members],
-            "joined": alert.joined,
-            "relapses": alert.relapses,
-            "publicity": alert.publicity,
-            "inhibited": alert.inhibited,
-            "muted": alert.muted,
-            "verdict": None if alert.verdict is None else _ruled(alert.verdict),
-            "before": None if alert.before is None else _ruled(alert.before),
-        }
+        """What receivers are told: plain JSON."""
+        return {"id": self.id, "transition": self.transition.value, **self.alert.document()}
 
 
 def _ruled(verdict: Verdict) -> dict[str, str]:

@@ -100,6 +100,7 @@ class App:
             successors=references,
             clock=time.time,
             meters=self.meters,
+            tracking=config.digest if config.tracking else None,
         )
         self._delivery = Delivery(self._destinations(), config.alerts.backoff)
         self._judging = JudgeLoop(
@@ -110,6 +111,7 @@ class App:
             destinations=[sink.name for sink in config.alerts.sinks],
             labels=config.queue.name,
             targets=[target.name for target in config.retraining_targets],
+            trackers=[tracker.name for tracker in config.tracking],
             budget=limits.outbox_bytes,
             every=config.state.checkpoint_every,
             meters=self.meters,
@@ -173,6 +175,7 @@ class App:
         }
         opening[queue.name] = lambda: QueueSink(queue.open(), time.time)
         opening |= {target.name: target.open for target in self._config.retraining_targets}
+        opening |= {tracker.name: tracker.open for tracker in self._config.tracking}
         opened: dict[str, Sink] = {}
         for name, opens in opening.items():
             try:

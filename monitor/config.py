@@ -6,6 +6,7 @@ Each part's options live with the part; here is what holds them together. Nothin
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from alerting.lifecycle import AlertOptions
 from alerting.sinks import SINKS, SinkOptions
 from alerting.sinks.log import Log
 from alerting.targets import TARGETS, TargetOptions
+from alerting.tracking import TRACKERS, TrackingOptions
 from detectors.core import ColumnSpec, Detector, Scorer, Sequential
 from detectors.registry import DETECTORS, SCORERS, default_scorers
 from detectors.units import Bytes, Seconds, seconds_text
@@ -103,6 +105,7 @@ _EXAMPLE: dict[str, Any] = {
     "retraining_targets[].token": "token-of-a-robot",
     "retraining_targets[].brokers": ["kafka:9092"],
     "retraining_targets[].topic": "driftd.retraining",
+    "tracking[].url": "http://mlflow:5000",
     "labeling_tools[].url": "http://label-studio:8080",
     "labeling_tools[].token": "token-of-a-user",
     "labeling_tools[].bucket": "labels",
@@ -356,6 +359,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Annotated[TargetOptions, Meta(extra={"table": TARGETS})], ...],
         Meta(description="Where requests to retrain go, each at its own pace."),
     ] = ()
+    tracking: Annotated[
+        tuple[Annotated[TrackingOptions, Meta(extra={"table": TRACKERS})], ...],
+        Meta(
+            description="Where episodes of drift, labeling campaigns, requests to retrain and comparisons of versions "
+            "are written as runs, each at its own pace."
+        ),
+    ] = ()
     dead_letters: Annotated[
         DeadLetterOptions,
         Meta(description="Where records that cannot be read are set aside.", extra={"table": DEAD_LETTERS}),
@@ -369,6 +379,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def queue(self) -> QueueOptions:
         """Where label tasks are kept, by default beside the rest of the state."""
         return self.labeling or SqliteQueue(path=str(Path(self.state.path) / "labels.sqlite"))
+
+    @property
+    def digest(self) -> str:
+        """Another one wherever anything but a secret is configured otherwise."""
+        return hashlib.sha256(msgspec.msgpack.encode(self, enc_hook=repr)).hexdigest()[:12]
 
     @property
     def intake(self) -> bool:
@@ -459,6 +474,11 @@ def _contradictions(config: Config) -> Iterator[str]:
     for i, target in enumerate(targets):
         if target in (*destinations, config.queue.name):
             yield f"$.retraining_targets[{i}].name: {target!r} is the name of another destination; choose another"
+    trackers = [tracker.name for tracker in config.tracking]
+    yield from _twice(trackers, "$.tracking[{}].name", "give each tracker a name of its own")
+    for i, tracker in enumerate(trackers):
+        if tracker in (*destinations, *targets, config.queue.name):
+            yield f"$.tracking[{i}].name: {tracker!r} is the name of another destination; choose another"
     if config.queue.name in destinations:
         place = f"$.alerts.sinks[{destinations.index(config.queue.name)}].name"
         yield f"{place}: {config.queue.name!r} is the name of the labeling queue; choose another"

@@ -32,8 +32,10 @@ from monitor.decode.columns import to_batch
 from monitor.event import Event, Schema
 from monitor.examples import Ids, remember, with_examples
 from monitor.exchange import ENDED, Closed, Message, Partial, Told
+from monitor.explain import Held
 from monitor.labels import Hour, outcomes_of
 from monitor.metrics import Meters
+from monitor.recent import Recent
 from monitor.references import References
 from monitor.renewal import Renewal, Turn
 from monitor.renewal import State as Renewing
@@ -148,6 +150,7 @@ class _Desk:
         self.renewal = plan.renewal()
         self.tracker = None if tracking is None else Tracker(plan.name, tracking, window)
         self.texts: deque[str] = deque(maxlen=TEXTS)
+        self.recent = Recent()
 
     def performance(self) -> Performance:
         """What labels say of the model now."""
@@ -360,6 +363,7 @@ class Judge:
         symptoms, looked = self._look(desk, window, profiles)
         references = {scope: watch.reference.profile for scope, watch in desk.watches.items()}
         symptoms = with_examples(symptoms, profiles, references, ids)
+        desk.recent.take(profile.layout.valued, profile.sample, ids, [name for s in symptoms for name in s.examples])
         end = (window + 1) * desk.window
         if desk.accuracy is not None:
             desk.accuracy.pass_time(end)
@@ -600,6 +604,15 @@ class Judge:
         """For any thread: what was last judged. Column values are worked out here, when somebody looks."""
         shown = [s for key, s in tuple(self._shown.items()) if s.events or key not in self._unasked]
         return Snapshot(tuple(s.view for s in shown))
+
+    def held(self) -> dict[str, Held]:
+        """For any thread: by model, what single events can be explained by; none of a model that is still learned."""
+        found = {}
+        for desk in self._desks.values():
+            reference, plan = desk.reference, desk.plan
+            if reference is not None:
+                found[plan.name] = Held(reference, desk.scorers, plan.scopes, plan.dataset, desk.recent, desk.window)
+        return found
 
     def requests(self) -> list[Request]:
         """For any thread: retraining requests, the newest of each model first."""

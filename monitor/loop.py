@@ -199,6 +199,7 @@ class JudgeLoop(Stage):
         destinations: Sequence[str],
         labels: str,
         targets: Sequence[str] = (),
+        trackers: Sequence[str] = (),
         budget: int,
         every: float,
         meters: Meters,
@@ -206,7 +207,7 @@ class JudgeLoop(Stage):
         super().__init__("judge", meters)
         self._judge, self._exchange, self._store = judge, exchange, store
         self._delivery, self._destinations, self._labels = delivery, tuple(destinations), labels
-        self._targets = tuple(targets)
+        self._targets, self._trackers = tuple(targets), tuple(trackers)
         self._budget, self._every = budget, every
         self._offset = exchange.start
         self._outbox = Outbox()
@@ -236,7 +237,7 @@ class JudgeLoop(Stage):
     def work(self) -> None:
         waiting = [
             item
-            for to in (*self._destinations, self._labels, *self._targets)
+            for to in (*self._destinations, self._labels, *self._targets, *self._trackers)
             for item in self._outbox.pending(to, 1 << 60)
         ]
         self._delivery.offer(waiting)
@@ -270,6 +271,7 @@ class JudgeLoop(Stage):
         items += [draw.item(self._labels, now) for draw in effects.draws]
         items += [withdrawal.item(self._labels, now) for withdrawal in effects.withdrawals]
         items += [request.item(to, now) for request in effects.requests for to in self._targets]
+        items += [report.item(to, now) for report in effects.reports for to in self._trackers]
         self._outbox.put(items)
         if effects.notices or effects.requests:
             # what is said aloud must be remembered, or a crash would say it again; label tasks are told apart by id

@@ -115,6 +115,9 @@ class Meters:
         self.lost_memories = self._counter(
             "lost_memories", "Checks that began anew, for the checkpoint's memory of them could not be read.", "model"
         )
+        self.untracked = self._gauge(
+            "untracked_runs", "Runs that go on and are not tracked, as too many are tracked at once.", "model"
+        )
         self.findings = self._counter("findings", "Findings, by check.", "model", "check")
         self.transitions = self._counter(
             "alert_transitions", "Alerts opened, updated, resolved.", "model", "transition"

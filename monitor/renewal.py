@@ -20,7 +20,7 @@ from monitor import campaign, comparison, retraining
 from monitor.campaign import Labeling
 from monitor.comparison import CompareOptions, Comparison
 from monitor.retraining import Performance, Retraining, RetrainingOptions, Seen
-from monitor.snapshot import RenewalView, RequestView
+from monitor.snapshot import ComparisonView, RenewalView, RequestView
 from monitor.versions import Met
 
 LISTED = 10  # requests shown, the newest
@@ -74,6 +74,11 @@ class Renewal:
     def requests(self) -> Sequence[Request]:
         """Oldest first."""
         return self._retraining.state.requests
+
+    @property
+    def comparison(self) -> ComparisonView | None:
+        """How the versions that are compared stand."""
+        return None if self._comparison is None else self._comparison.view
 
     @property
     def looks(self) -> list[Look]:
@@ -148,7 +153,7 @@ class Renewal:
             campaign=None if going is None else going.labels,
             ended="" if ended is None else ended.text,
             requests=tuple(_shown(request) for request in reversed(state.requests[-LISTED:])),
-            comparison=None if self._comparison is None else self._comparison.view,
+            comparison=self.comparison,
         )
 
 
