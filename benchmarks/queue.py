@@ -137,17 +137,19 @@ def write(options: QueueOptions, leases: int, record: Path) -> None:
             time.sleep(1.0)
 
 
-def integrity(options: QueueOptions, leases: int, directory: Path, kills: float) -> dict[str, Any]:
+def integrity(
+    options: QueueOptions, leases: int, directory: Path, kills: float, labelers: int = LABELERS
+) -> dict[str, Any]:
     """Runs the processes, kills one every `kills` seconds, and says what does not agree afterwards."""
     context = multiprocessing.get_context("spawn")
-    records = [directory / f"labeler {i}" for i in range(LABELERS)]
+    records = [directory / f"labeler {i}" for i in range(labelers)]
     taken_over = directory / "writer"
     for record in (*records, taken_over):
         record.touch()
     rng, killed = random.Random(1), Counter[str]()
 
     def start(i: int) -> BaseProcess:
-        if i == LABELERS:
+        if i == labelers:
             made = context.Process(target=write, args=(options, leases, taken_over), daemon=True)
         else:
             made = context.Process(target=work, args=(options, f"labeler {i}", records[i]), daemon=True)
@@ -155,14 +157,14 @@ def integrity(options: QueueOptions, leases: int, directory: Path, kills: float)
         return made
 
     began = time.monotonic()
-    running = [start(i) for i in range(LABELERS + 1)]
+    running = [start(i) for i in range(labelers + 1)]
     given, moved = 0, time.monotonic()
     while given < leases and time.monotonic() - moved < PATIENCE:
         time.sleep(kills)
-        victim = LABELERS if rng.random() < 0.1 else rng.randrange(LABELERS)
+        victim = labelers if rng.random() < 0.1 else rng.randrange(labelers)
         os.kill(running[victim].pid or 0, signal.SIGKILL)
         running[victim].join()
-        killed["writer" if victim == LABELERS else "labeler"] += 1
+        killed["writer" if victim == labelers else "labeler"] += 1
         running[victim] = start(victim)
         now_given = sum(record.read_bytes().count(b'"lease"') for record in records)
         given, moved = now_given, time.monotonic() if now_given > given else moved
