@@ -12,6 +12,7 @@ import pytest
 from alerting.labeling.task import Labels, LabelTask, Returned
 from alerting.lifecycle import AlertOptions
 from alerting.retraining import Request, Status
+from alerting.tracking.report import Kind, Report
 from monitor.config import parse
 from monitor.decode import Own
 from monitor.event import Partition, Record
@@ -50,6 +51,7 @@ class Ran(NamedTuple):
     requests: list[Request]  # as they were told to the targets
     tasks: list[tuple[str, str, float | None]]  # with batch and probability
     model: ModelView
+    reports: list[Report]  # for tracking
 
 
 def lines() -> Iterator[bytes]:
@@ -87,6 +89,7 @@ def run(*, restarts: bool) -> Ran:
         return Judge(
             models, window=CONFIG.window.size, alerts=AlertOptions(), references=references.find,
             learned=references.learned, clock=lambda: 0.0, meters=meters, successors=references,
+            tracking="digest",
         )  # fmt: skip
 
     judge = new_judge()
@@ -99,6 +102,7 @@ def run(*, restarts: bool) -> Ran:
     ingest.gain(lane)
     requests: list[Request] = []
     tasks: list[tuple[str, str, float | None]] = []
+    reports: list[Report] = []
     stream = list(lines())
     for at in range(0, END, 100):
         some = enumerate(stream[at : at + 100], start=at)
@@ -111,11 +115,12 @@ def run(*, restarts: bool) -> Ran:
         drawn = [task for draw in effects.draws for task in draw.tasks[: draw.batch.n]]
         judge.take(Told(f"labels-{at}", "shelf", Labels(tuple(map(answered, drawn)))), effects)
         requests += effects.requests
+        reports += effects.reports
         tasks += [(task.id, task.select.batch, task.select.pi) for draw in effects.draws for task in draw.tasks]
         if restarts:
             saved, judge = judge.checkpoint(), new_judge()
             judge.restore(saved)
-    return Ran(requests, tasks, next(model for model in judge.snapshot().models if model.model == "shelf"))
+    return Ran(requests, tasks, next(model for model in judge.snapshot().models if model.model == "shelf"), reports)
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +152,46 @@ def test_restarts_change_nothing_of_it(ran: Ran) -> None:
     again = run(restarts=True)
     assert again.requests == ran.requests
     assert again.tasks == ran.tasks
+    assert again.reports == ran.reports
+
+
+def told(ran: Ran, kind: Kind) -> list[Report]:
+    """The reports of the first run of a kind."""
+    first = next(report.run for report in ran.reports if report.kind is kind)
+    return [report for report in ran.reports if report.run == first]
+
+
+def test_the_request_is_a_run_from_made_to_closed_with_the_accuracy_all_along(ran: Ran) -> None:
+    reports = told(ran, Kind.RETRAINING)
+    asked, closed = ran.requests
+    assert (reports[0].started, reports[-1].at) == (asked.made, closed.moves[-1].at)
+    assert [report.ended for report in reports] == [False] * (len(reports) - 1) + [True]
+    assert not reports[-1].failed
+    assert reports[-1].tags["new_version"] == "2"
+    assert json.loads(reports[-1].files["request.json"])["request_id"] == asked.id
+    assert reports[-1].files["chart.svg"].startswith("<svg")
+    assert {(r.params["version"], r.params["config"], r.params["cause"]) for r in reports} == {("1", "digest", "gain")}
+    points = [point for report in reports for point in report.points]
+    accuracy = [point.value for point in points if point.name == "accuracy"]
+    assert len(accuracy) > 10
+    assert min(accuracy) < 0.85 < 0.90 < accuracy[-1]
+    assert points[-1].step == round(closed.moves[-1].at - asked.made)
+    assert {"accuracy_low", "accuracy_high", "accuracy_before", "accuracy_after"} <= {point.name for point in points}
+
+
+def test_the_fall_is_a_run_of_its_own_and_the_campaign_lists_its_labels(ran: Ran) -> None:
+    (check,) = {report.params["check"] for report in told(ran, Kind.EPISODE)}
+    assert check == "labeled_accuracy"
+    reports = told(ran, Kind.CAMPAIGN)
+    lines = [
+        json.loads(line)
+        for report in reports
+        for path, text in report.files.items()
+        if path.startswith("labels/")
+        for line in text.splitlines()
+    ]
+    assert len({line["task"] for line in lines}) == len(lines) > 50
+    assert {line["label"] for line in lines} == {"cat", "dog"}
+    spent = [point.value for report in reports for point in report.points if point.name == "labels"]
+    assert spent == sorted(spent)
+    assert 0 < spent[-1] <= len(lines)
