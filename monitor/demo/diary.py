@@ -19,6 +19,7 @@ class Ruled(msgspec.Struct, frozen=True):
 
     id: str
     ruling: str
+    confirms: str = ""
 
 
 class OpenAlert(msgspec.Struct, frozen=True):

@@ -51,7 +51,7 @@ models:
   - name: shelf-camera
     reference: {{path: {home}/reference}}
     # An hour passes in a minute here, so what is thought of by the hour elsewhere is thought of by the minute.
-    sampling: {{per_hour: 600, most: 25}}
+    sampling: {{per_hour: 600, most: 12}}
     accuracy: {{span: 5m, patience: 2m}}
     retraining:
       mode: automatic

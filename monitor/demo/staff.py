@@ -82,7 +82,6 @@ class OnCall:
         self._patience = patience
         self._seen: dict[tuple[str, float], float] = {}  # alerts by key and start: when first seen, by the clock
         self._ruled: set[tuple[str, float]] = set()
-        self._confirmed: set[str] = set()
         self.intended: str = ""  # id of the verdict that was confirmed
 
     def look(self, model: ModelStatus, act: int) -> list[Deed]:
@@ -97,8 +96,7 @@ class OnCall:
             if ruled is None and this not in self._ruled and now - since >= self._patience and not ACTS[act].calm:
                 self._ruled.add(this)
                 done.append(self._rule(alert, act))
-            elif ruled is not None and ruled.ruling == "intended" and ruled.id not in self._confirmed:
-                self._confirmed.add(ruled.id)
+            elif ruled is not None and ruled.ruling == "intended" and not (ruled.confirms or self.intended):
                 done.append(self._say(alert, "intended", "They are here to stay; said twice.", ruled.id))
                 self.intended = ruled.id
         return [deed for deed in done if deed is not None]
