@@ -147,7 +147,7 @@ class Explainer:
         values = self._sample.numbers[:, self._numbers]
         low, high = np.array([_quartiles(column) for column in values.T]).reshape(-1, 2).T
         plain = np.sqrt(np.nan_to_num(self._reference.profile.variance[self._numbers]))
-        return np.maximum(np.where(high > low, (high - low) / 1.349, plain), 1e-9 * (1.0 + np.abs(low)))
+        return np.asarray(np.maximum(np.where(high > low, (high - low) / 1.349, plain), 1e-9 * (1.0 + np.abs(low))))
 
     @cached_property
     def _usual(self) -> Floats:

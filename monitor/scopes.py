@@ -129,7 +129,7 @@ class Scopes(msgspec.Struct, frozen=True):
         A version is held against all rows of the model's reference, a slice against its own.
         """
         layout = reference.layout.valued
-        newest, drawn = (_batch(layout, sample) for sample in (reference.rows, reference.profile.sample))
+        newest, drawn = (batch_of(layout, sample) for sample in (reference.rows, reference.profile.sample))
         drawn = drawn.take(~np.isin(drawn.keys, newest.keys))  # rows that are in both count once
         if scope.startswith(SLICE):
             own = self.slices[scope.removeprefix(SLICE)]
@@ -143,15 +143,15 @@ class Scopes(msgspec.Struct, frozen=True):
         return replace(reference, layout=layout, profile=profile, rows=rows_of(layout, ordered))
 
 
-def _batch(layout: Layout, sample: Sample) -> Batch:
+def batch_of(layout: Layout, sample: Sample) -> Batch:
     """The rows of a sample as columns again. Words the reference lacks come back as one it lacks."""
     columns = {name: number(sample.numbers[:, i]) for i, name in enumerate(layout.numbers)}
     for c, name in enumerate(layout.categories):
         words = layout.words[c]
         codes = np.where(sample.codes[:, c] == OTHER, len(words), sample.codes[:, c]).astype(np.int32)
-        columns[name] = Column(Kind.CATEGORY, codes, (*words, _RARE))
+        columns[name] = Column(Kind.CATEGORY, codes, (*words, RARE))
     ids = np.full(len(sample.keys), "", object)
     return Batch(sample.keys, sample.times, ids, np.zeros(len(sample.keys), np.int64), columns)
 
 
-_RARE = "\0"  # no event's word has this character
+RARE = "\0"  # stands for such a word: no event's word has this character
