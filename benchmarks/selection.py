@@ -34,6 +34,7 @@ SHIPPED = "shipped"
 BASELINES = ("random", "margin", "pps_sharp")
 SEEDS = 5
 RULES = SamplingOptions()
+MARGIN = Margin()
 
 
 class Pick(NamedTuple):
@@ -59,8 +60,8 @@ def drawn(chances: Floats, budget: int, seed: int, state: dict[str, Any]) -> tup
 
 
 def _draw(rows: Batch, learned: Mapping[str, Any], budget: int, seed: int) -> tuple[Draw, Floats]:
-    mean_square = learned["mean_square"]
-    wants = Margin().wants(rows, mean_square) if mean_square else np.full(len(rows), np.nan)
+    doubt = learned["doubt"]
+    wants = MARGIN.wants(rows, doubt) if doubt else np.full(len(rows), np.nan)
     factor = balance(rows["label"], learned["factors"])
     pools = Pools(Draw(HELD * budget, seed))
     pools.count(wants)
@@ -81,8 +82,8 @@ def _learned(rows: Batch) -> dict[str, Any]:
     label = rows["label"]
     counts = np.bincount(label.values, minlength=len(label.words)) + 0.5
     shares = dict(zip(label.words, (counts / counts.sum()).tolist(), strict=True))
-    doubt = 1.0 - rows["margin"].values
-    return {"mean_square": float(np.mean(doubt**2)), "factors": factors(shares) if RULES.balance else {}}
+    doubt = (1.0 - rows["margin"].values) ** MARGIN.power
+    return {"doubt": float(np.mean(doubt)), "factors": factors(shares) if RULES.balance else {}}
 
 
 # -- figures
@@ -182,7 +183,7 @@ def speed(events: int = 2_000, repeats: int = 50) -> tuple[float, float]:
     for seed in range(repeats):
         _draw(rows, learned, 100, seed)
     buffer = (time.process_time() - start) / repeats
-    wants = Margin().wants(rows, learned["mean_square"])
+    wants = MARGIN.wants(rows, learned["doubt"])
     start = time.process_time()
     for seed in range(repeats):
         draw = Draw(events, seed)

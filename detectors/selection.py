@@ -75,16 +75,33 @@ class LeastConfidence(
 
 
 class Margin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="margin"):
-    """By the square of 1 less the largest chance's lead over the second (Scheffer, Decomain, Wrobel 2001). Blind to a
+    """By a power of 1 less the largest chance's lead over the second (Scheffer, Decomain, Wrobel 2001). Blind to a
     model that is sure and wrong, as all doubt is."""
+
+    power: Annotated[
+        float,
+        Meta(
+            description="The higher, the nearer to asking for the most doubtful alone: labels teach more and measure "
+            "less sharply.",
+            ge=1,
+            le=8,
+        ),
+    ] = 4.0
 
     certain = 0.0
 
     def fit(self, reference: Reference) -> Any:
-        return _mean_square(reference, "margin")
+        i = _number(reference, "margin")
+        if i is None:
+            return None
+        margins = reference.profile.sample.numbers[:, i]
+        return float(np.mean(self._doubt(margins[np.isfinite(margins)]))) or None
 
     def wants(self, rows: Batch, fitted: Any) -> Floats:
-        return _squared(rows, "margin", fitted)
+        return np.asarray(self._doubt(_values(rows, "margin")) / fitted)
+
+    def _doubt(self, margins: Floats) -> Floats:
+        return np.asarray((1.0 - np.clip(margins, 0.0, 1.0)) ** self.power)
 
 
 class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ratio"):

@@ -52,7 +52,7 @@ SURE, FEEDBACK, NEW, ANY, CLASS = "sure", "feedback", "new", "any", "class "
 
 
 class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Order sampling on squared doubt with a uniform floor, beside it a few events that are asked for in any case."""
+    """Order sampling on doubt with a uniform floor, beside it a few events that are asked for in any case."""
 
     per_hour: Annotated[float, Meta(description="Label tasks made per hour of event time; 0 makes none.", ge=0)] = 50.0
     budget: Annotated[BudgetOptions, Meta(description="Further bounds, and the burst while an alert is open.")] = (
@@ -70,7 +70,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "buffer"
     floor: Annotated[
         float, Meta(description="Share of the uniform part; the rest follows what is wanted.", gt=0, le=1)
-    ] = 0.2
+    ] = 0.15
     floor_alarmed: Annotated[
         float,
         Meta(

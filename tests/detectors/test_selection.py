@@ -10,7 +10,10 @@ from detectors.reference import Reference, build_from
 from detectors.selection import (
     Clusters,
     Margin,
+    PMix,
     Ratio,
+    Strategy,
+    TopK,
     contents_of,
     factors,
     nearness,
@@ -32,8 +35,8 @@ def measures(scores: list[list[float]]) -> Batch:
     return Batch(batch.keys, batch.times, batch.ids, batch.offsets, Uncertainty().score(batch, None))
 
 
-@pytest.mark.parametrize("strategy", [Margin(), Ratio()])
-def test_doubt_is_between_the_two_largest_chances_and_not_the_two_smallest(strategy: Margin | Ratio) -> None:
+@pytest.mark.parametrize("strategy", [Margin(), Ratio(), PMix(by="margin"), TopK(by="margin"), TopK(by="ratio")])
+def test_doubt_is_between_the_two_largest_chances_and_not_the_two_smallest(strategy: Strategy) -> None:
     """Of two classes the mistake turns the order round; of three it asks for the surest."""
     sure, torn = [0.9, 0.06, 0.04], [0.48, 0.47, 0.05]
     wants = strategy.wants(measures([sure, torn]), 1.0)
