@@ -31,6 +31,7 @@ from monitor.decode import Own
 from monitor.decode.times import parse_time
 from monitor.event import Bad, Decoder, Partition, Raw
 from monitor.exchange import Closed, Message, Told, from_bytes, to_bytes
+from monitor.explain import Held
 from monitor.handover import HandOver
 from monitor.ingest import Ingest
 from monitor.intake import Received
@@ -231,6 +232,9 @@ class App:
 
     def progress(self) -> Sequence[Progress]:
         return self._acts.progress
+
+    def held(self) -> Mapping[str, Held]:
+        return self._judge.held()
 
     def exchange_name(self, model: str) -> str | None:
         return next((key for key, plan in self._models.items() if plan.name == model), None)

@@ -113,20 +113,16 @@ class Explaining:
             "alert nor in the sample of one of the last windows; bring the event itself (`driftd explain --event FILE`)"
         )
 
-    def brought(self, record: bytes, model: str, models: Mapping[str, Held], alerts: Sequence[Alert]) -> Explanation:
-        """Of a record of one event, in any format the daemon reads; `model` where the record names another or none.
-
-        Raises Unexplained.
-        """
+    def brought(self, record: bytes, models: Mapping[str, Held], alerts: Sequence[Alert]) -> Explanation:
+        """Of a record of one event, in any format the daemon reads, by the model that it names or the only one there
+        is. Raises Unexplained."""
         decoded = Auto().open().decode([Record(record)], {})
         events = [event for events in decoded.events.values() for event in events]
         if len(events) != 1:
             why = decoded.bad[0].message if decoded.bad else f"it holds {len(events)} events, wanted is one"
             raise Unexplained(f"the record cannot be used: {why}")
         event = events[0]
-        name = model or event.model
-        if name not in models and len(models) == 1 and not model:
-            (name,) = models
+        name = next(iter(models)) if len(models) == 1 else event.model
         if name not in models:
             raise Unexplained(f"there is no model {name!r} with a reference; name one of: {', '.join(models)}")
         held = models[name]

@@ -12,6 +12,7 @@ from alerting.labeling.queue import Progress
 from monitor.api.brought import Labels
 from monitor.api.daemon import Daemon
 from monitor.api.endpoint import Endpoint
+from monitor.api.explain import Explain
 from monitor.api.hooks import Hooks
 from monitor.api.labels import Labeling
 from monitor.api.pool import Pool
@@ -31,6 +32,7 @@ class Acts:
         self, options: QueueOptions, daemon: Daemon, handover: HandOver, meters: Meters, *, intake: bool
     ) -> None:
         self._queue, self._pool, self._handover = options.open(), Pool(), handover
+        self._explaining = Pool("explain", threads=1, waiting=8)  # numbers that take a second or two the first time
         self._daemon, self._intake = daemon, intake
         self._collector = Collector(
             self._queue, tell=daemon.tell, exchange_name=daemon.exchange_name, meters=meters, clock=time.time
@@ -44,6 +46,7 @@ class Acts:
             *Labels(queue, pool, daemon, time.time, intake=self._intake).endpoints(),
             *Retraining(queue, pool, daemon, time.time).endpoints(),
             *Hooks(self._handover, pool).endpoints(),
+            *Explain(queue, self._explaining, daemon).endpoints(),
         ]
 
     @property
@@ -57,5 +60,6 @@ class Acts:
 
     def close(self) -> None:
         """After the server and the jobs have stopped."""
+        self._explaining.close()
         self._pool.close()
         self._queue.close()

@@ -10,6 +10,7 @@ from alerting.deliver import Condition
 from alerting.labeling.queue import Progress
 from alerting.retraining import Request
 from monitor.exchange import Told
+from monitor.explain import Held
 from monitor.intake import Received
 from monitor.snapshot import Snapshot
 
@@ -27,6 +28,9 @@ class Daemon(Protocol):
 
     def progress(self) -> Sequence[Progress]:
         """How the labeling of each dataset goes on, as it was up to a minute ago."""
+
+    def held(self) -> Mapping[str, Held]:
+        """By model, what single events can be explained by; none of a model that has no reference yet."""
 
     def silences(self) -> Mapping[str, float]:
         """Seconds since each long-lived thread last went round."""

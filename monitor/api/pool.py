@@ -1,4 +1,4 @@
-"""Blocking calls of the label queue, kept off the event loop."""
+"""Blocking calls, such as those of the label queue, kept off the event loop."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _AGAIN = 5.0  # seconds
 class Pool:
     """A few threads, and a bounded number of calls that wait for one. `run` is for one event loop."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="labels")
+    def __init__(self, name: str = "labels", threads: int = THREADS, waiting: int = WAITING) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._name, self._most = name, threads + waiting
         self._inside = 0
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the call returns. Its errors are told as those of a queue: 404 no such task, 422 what was given is
         refused, 503 the queue is away."""
-        if self._inside >= THREADS + WAITING:
-            raise Problem(503, "too many wait for the label queue", after=_AGAIN)
+        if self._inside >= self._most:
+            raise Problem(503, f"too many wait already ({self._name})", after=_AGAIN)
         self._inside += 1
         try:
             return await asyncio.wrap_future(self._threads.submit(call, *args, **kwargs))

@@ -14,6 +14,7 @@ from alerting.labeling.queue import Progress
 from alerting.retraining import Request
 from monitor.api.endpoint import Endpoint
 from monitor.exchange import Told
+from monitor.explain import Held
 from monitor.intake import Received
 from monitor.log import Full, MemoryLog
 from monitor.metrics import Meters
@@ -35,6 +36,7 @@ class Standing:
         self.silent: dict[str, float] = {"ingest": 0.1}
         self.waiting: list[str] = []
         self.told: list[Told] = []
+        self.models: dict[str, Held] = {}
 
     def snapshot(self) -> Snapshot:
         return self.shown
@@ -47,6 +49,9 @@ class Standing:
 
     def progress(self) -> Sequence[Progress]:
         return self.labeling
+
+    def held(self) -> Mapping[str, Held]:
+        return self.models
 
     def exchange_name(self, model: str) -> str | None:
         return None if model == "gone" else model
