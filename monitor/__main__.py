@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from monitor.commands import alerts, labels, retraining
+from monitor.commands import alerts, explain, labels, retraining
 from monitor.commands.terminal import Command, command, configured, fail, load, say
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     alerts.add(commands)
     labels.add(commands)
     retraining.add(commands)
+    explain.add(commands)
 
     command(commands, "version", _version, "print the version")
     return parser

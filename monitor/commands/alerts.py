@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from monitor.commands.remote import Remote, quoted, remote
-from monitor.commands.terminal import command, fail, say, table
+from monitor.commands.terminal import command, fail, moment, say, table
 
 if TYPE_CHECKING:
     from monitor.commands.terminal import Commands
@@ -61,7 +60,7 @@ def _alerts(given: argparse.Namespace) -> int:
     )
     table(
         ("severity", "alert", "since", "how it stands", "what"),
-        [(a["severity"], a["key"], _moment(a["started"]), _standing(a), a["text"]) for a in found],
+        [(a["severity"], a["key"], moment(a["started"]), _standing(a), a["text"]) for a in found],
     )
     return 0
 
@@ -92,7 +91,7 @@ def _verdicts(given: argparse.Namespace) -> int:
     table(
         ("verdict", "alert", "ruling", "by", "when", "why", "what came of it"),
         [
-            (one["id"], said["key"], said["ruling"], said["by"], _moment(said["at"]), said["why"], _came_of(one))
+            (one["id"], said["key"], said["ruling"], said["by"], moment(said["at"]), said["why"], _came_of(one))
             for one in found
             for said in [one["verdict"]]
         ],
@@ -115,18 +114,10 @@ def _standing(alert: dict[str, Any]) -> str:
         f"told with {alert['leader']}" if alert["leader"] else "",
         f"explained by {alert['inhibited']}" if alert["inhibited"] else "",
         f"muted: {alert['muted']}" if alert["muted"] else "",
-        f"due {_moment(deadline)}" if deadline is not None else "",
+        f"due {moment(deadline)}" if deadline is not None else "",
     ]
     return "; ".join(filter(None, said)) or "open"
 
 
 def _came_of(ruled: dict[str, Any]) -> str:
     return f"{ruled['outcome']} (taken back by {ruled['revoked']})" if ruled["revoked"] else str(ruled["outcome"])
-
-
-def _moment(at: float) -> str:
-    """UTC; event time comes from events, so it may be any number."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g}"

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -44,8 +45,7 @@ class Remote:
 
     def get(self, path: str, **query: str) -> Any:
         """What is asked for, as JSON."""
-        asked = {name: value for name, value in query.items() if value}
-        return json.loads(self._ask("GET", path + (f"?{urlencode(asked)}" if asked else "")))
+        return json.loads(self._ask("GET", _with(path, query)))
 
     def post(self, path: str, said: Any) -> Any:
         """The answer to an act, as JSON; None where there is none."""
@@ -55,9 +55,9 @@ class Remote:
         """The answer to an act, as it is."""
         return self._ask("POST", path, json.dumps(said).encode(), "application/json")
 
-    def send(self, path: str, data: bytes) -> Any:
+    def send(self, path: str, data: bytes, **query: str) -> Any:
         """The answer to a file, as JSON."""
-        return json.loads(self._ask("POST", path, data, "application/octet-stream"))
+        return json.loads(self._ask("POST", _with(path, query), data, "application/octet-stream"))
 
     def _ask(self, method: str, path: str, body: bytes | None = None, media: str = "") -> bytes:
         parts = urlsplit(self._url)
@@ -86,6 +86,12 @@ class Remote:
 def quoted(part: str) -> str:
     """A part of a path, whatever letters it has."""
     return quote(part, safe="")
+
+
+def _with(path: str, query: Mapping[str, str]) -> str:
+    """The path with what of the query is not empty."""
+    asked = {name: value for name, value in query.items() if value}
+    return path + (f"?{urlencode(asked)}" if asked else "")
 
 
 def _kept(state: Path) -> str:
