@@ -153,9 +153,11 @@ class MlflowRuns:
 
 def _batches(report: Report) -> Iterator[dict[str, Any]]:
     """The bodies of `log-batch`: what is not a number goes with the first."""
-    tags = {**report.tags, "driftd.kind": report.kind.value, "driftd.model": report.model}
-    tags |= {"mlflow.note.content": report.note, "mlflow.runName": report.name[:_KEY]}
-    others = {"params": _pairs(report.params, _PARAM), "tags": _pairs(tags, _TAG)}
+    own = {
+        "mlflow.note.content": report.note, "mlflow.runName": report.name[:_KEY], "driftd.kind": report.kind.value,
+        "driftd.model": report.model,
+    }  # fmt: skip
+    others = {"params": _pairs(report.params, _PARAM), "tags": _pairs({**own, **report.tags}, _TAG)}
     for start in range(0, max(len(report.points), 1), _METRICS):
         yield {"metrics": [_metric(point) for point in report.points[start : start + _METRICS]], **others}
         others = {}
