@@ -106,6 +106,8 @@ _EXAMPLE: dict[str, Any] = {
     "retraining_targets[].brokers": ["kafka:9092"],
     "retraining_targets[].topic": "driftd.retraining",
     "tracking[].url": "http://mlflow:5000",
+    "tracking[].access_key": "of-a-robot",
+    "tracking[].secret_key": "of-a-robot",
     "labeling_tools[].url": "http://label-studio:8080",
     "labeling_tools[].token": "token-of-a-user",
     "labeling_tools[].bucket": "labels",

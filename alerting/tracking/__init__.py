@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from alerting.tracking.clearml import ClearMl
 from alerting.tracking.mlflow import Mlflow
 
-TrackingOptions = Mlflow
+TrackingOptions = Mlflow | ClearMl
 
-TRACKERS: dict[str, type[TrackingOptions]] = {"mlflow": Mlflow}
+TRACKERS: dict[str, type[TrackingOptions]] = {"mlflow": Mlflow, "clearml": ClearMl}

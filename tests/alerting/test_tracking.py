@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from email import message_from_bytes
+from email.message import Message
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from alerting.deliver import Undelivered
 from alerting.secret import Secret
 from alerting.tracking.chart import PANELS, chart
+from alerting.tracking.clearml import ClearMl
 from alerting.tracking.mlflow import Mlflow
 from alerting.tracking.report import Kind, Point, Report, finite, report_in
 from tests.services.web import Answer, Receiver
@@ -182,6 +186,123 @@ def test_an_answer_of_something_else_is_trouble(receiver: Receiver) -> None:
 
 def test_secrets_are_in_no_repr() -> None:
     assert SECRET not in repr(Mlflow(url="http://here", token=Secret(SECRET), password=Secret(SECRET)))
+    assert SECRET not in repr(ClearMl(url="http://here", access_key="ann", secret_key=Secret(SECRET)))
+
+
+class Clear:
+    """A ClearML server with one project, as far as the receiver plays it."""
+
+    def __init__(self, receiver: Receiver, *, task: dict[str, str] | None, answered: int = 20) -> None:
+        self.receiver = receiver
+        self.data({"token": "t0ken"})
+        self.data({"projects": [{"id": "p1"}]})
+        self.data({"tasks": [] if task is None else [task]})
+        for _ in range(answered):
+            self.data({"id": "t1", "errors": 0})
+
+    def data(self, said: Any) -> None:
+        body = {"meta": {"result_code": 200, "result_msg": "OK"}, "data": said}
+        self.receiver.answers.append(Answer(body=json.dumps(body).encode()))
+
+    def send(self, *reports: Report, **options: Any) -> None:
+        given = {"url": f"{self.receiver.url}/api/", "access_key": "ann", "secret_key": Secret(SECRET), **options}
+        ClearMl(**given).open().send([each.item("clearml", 0.0) for each in reports])
+
+    @property
+    def asked(self) -> list[str]:
+        return [call.path.removeprefix("/api/v2.13/") for call in self.receiver.calls]
+
+    def body(self, action: str) -> Any:
+        return next(call.json() for call in self.receiver.calls if call.path.endswith(action))
+
+
+TELL = ["tasks.update", "tasks.edit_hyper_params", "events.add_batch"]
+
+
+def test_clearml_is_logged_in_to_once_and_the_first_report_makes_a_task(receiver: Receiver) -> None:
+    clear = Clear(receiver, task=None)
+    clear.send(report())
+    assert clear.asked == [
+        "auth.login", "projects.get_all", "tasks.get_all", "tasks.create", "tasks.started", *TELL
+    ]  # fmt: skip
+    login, *others = receiver.calls
+    assert login.headers["authorization"].startswith("Basic ")
+    assert {call.headers["authorization"] for call in others} == {"Bearer t0ken"}
+    assert clear.body("projects.get_all") == {"name": "^driftd$", "only_fields": ["id"]}
+    assert clear.body("tasks.get_all") == {"project": ["p1"], "tags": ["0123abcd"], "only_fields": ["id", "status"]}
+    assert clear.body("tasks.create") == {
+        "name": "campaign shelf",
+        "project": "p1",
+        "type": "monitor",
+        "comment": "It moved.",
+        "tags": ["driftd", "campaign", "0123abcd", "shelf"],
+        "hyperparams": {
+            "driftd": {"reference": {"section": "driftd", "name": "reference", "value": "r1", "type": "str"}}
+        },
+    }
+    (state,) = clear.body("tasks.edit_hyper_params")["hyperparams"]
+    assert (state["section"], state["name"], state["value"]) == ("state", "outcome", "goal")
+
+
+def test_clearml_draws_bounds_with_their_number(receiver: Receiver) -> None:
+    clear = Clear(receiver, task={"id": "t1", "status": "in_progress"})
+    points = tuple(Point(name, 0.9, 1_060.0, 60) for name in ("accuracy", "accuracy_low"))
+    clear.send(report(points=points))
+    assert clear.asked[3:] == TELL
+    batch = receiver.calls[-1]
+    assert batch.headers["content-type"] == "application/json-lines"
+    first, second = map(json.loads, batch.body.splitlines())
+    assert first == {
+        "type": "training_stats_scalar", "task": "t1", "metric": "accuracy", "variant": "accuracy", "value": 0.9,
+        "iter": 60, "timestamp": 1_060_000,
+    }  # fmt: skip
+    assert (second["metric"], second["variant"]) == ("accuracy", "accuracy_low")
+
+
+@pytest.mark.parametrize(("failed", "action"), [(False, "tasks.completed"), (True, "tasks.failed")])
+def test_clearml_is_told_the_end_of_a_task_that_goes_on_again(receiver: Receiver, failed: bool, action: str) -> None:
+    clear = Clear(receiver, task={"id": "t1", "status": "completed"})
+    clear.send(report(ended=True, failed=failed))
+    assert clear.asked[3:] == ["tasks.started", *TELL, action]
+    assert receiver.calls[-1].json() == {"task": "t1", "force": True}
+
+
+def test_clearml_files_go_to_the_file_server_under_the_task(receiver: Receiver) -> None:
+    clear = Clear(receiver, task={"id": "t1", "status": "in_progress"})
+    with Receiver() as files:
+        clear.send(report(files={"labels/000000.jsonl": "{}\n"}), files=files.url)
+        (call,) = files.calls
+        assert (call.method, call.path, call.headers["authorization"]) == ("POST", "/", "Bearer t0ken")
+        form = message_from_bytes(b"Content-Type: " + call.headers["content-type"].encode() + b"\n\n" + call.body)
+        part = form.get_payload(0)
+        assert isinstance(part, Message)
+        place = "driftd/t1/artifacts/labels/000000.jsonl"
+        assert part.get_param("name", header="content-disposition") == place
+        assert part.get_payload(decode=True) == b"{}\n"
+        (artifact,) = clear.body("add_or_update_artifacts")["artifacts"]
+        assert (artifact["key"], artifact["uri"]) == ("labels/000000.jsonl", f"{files.url}/{place}")
+        assert artifact["hash"] == hashlib.sha256(b"{}\n").hexdigest()
+
+
+def test_clearml_numbers_that_are_refused_set_the_run_aside(receiver: Receiver) -> None:
+    clear = Clear(receiver, task={"id": "t1", "status": "in_progress"}, answered=2)
+    clear.data({"added": 0, "errors": 1})
+    with pytest.raises(Undelivered, match="1 of 1 numbers") as raised:
+        clear.send(report())
+    assert not raised.value.retry
+
+
+def test_a_clearml_token_that_ran_out_is_asked_for_anew(receiver: Receiver) -> None:
+    sink = ClearMl(url=f"{receiver.url}/api", access_key="ann", secret_key=Secret(SECRET)).open()
+    items = [report().item("clearml", 0.0)]
+    clear = Clear(receiver, task={"id": "t1", "status": "in_progress"}, answered=1)
+    receiver.answers.append(Answer(401))
+    with pytest.raises(Undelivered) as raised:
+        sink.send(items)
+    assert raised.value.retry
+    Clear(receiver, task={"id": "t1", "status": "in_progress"})
+    sink.send(items)
+    assert clear.asked.count("auth.login") == 2
 
 
 def test_the_same_report_is_the_same_item_and_another_is_not() -> None:
