@@ -608,9 +608,9 @@ class Judge:
     def held(self) -> dict[str, Held]:
         """For any thread: by model, what single events can be explained by; none of a model that is still learned."""
         found = {}
-        for desk in self._desks.values():
+        for key, desk in self._desks.items():
             reference, plan = desk.reference, desk.plan
-            if reference is not None:
+            if reference is not None and key not in self._unasked:
                 found[plan.name] = Held(reference, desk.scorers, plan.scopes, plan.dataset, desk.recent, desk.window)
         return found
 
