@@ -124,16 +124,17 @@ class Explaining:
         event = events[0]
         name = next(iter(models)) if len(models) == 1 else event.model
         if name not in models:
-            raise Unexplained(f"there is no model {name!r} with a reference; name one of: {', '.join(models)}")
+            raise Unexplained(
+                f"the event names the model {name[:200]!r}; say which of these it is: {', '.join(models)}"
+            )
         held = models[name]
         batch = held.reference.scored(to_batch([event], held.reference.schema), held.scorers)
         known = _Known(batch, (GIVEN,))
         return self._explain(event.id, name, held, known, self._task(event.id, name, held), alerts)
 
     def _task(self, event: str, model: str, held: Held) -> LabelTask | None:
-        """The event's label task, unless it is there to check labelers, which nobody is told."""
-        task = self._queue.get(task_id(held.dataset, model, event))
-        return None if task is None or task.known else task
+        """The event's label task. Those that check labelers have other ids and are never found."""
+        return self._queue.get(task_id(held.dataset, model, event))
 
     def _explainer(self, reference: Reference) -> Explainer:
         kept = self._explainers
