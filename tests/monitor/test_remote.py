@@ -153,3 +153,28 @@ def test_labels_go_from_a_terminal_and_a_file_to_the_judge(shelf: Shelf, tmp_pat
 def test_an_empty_list_of_requests_is_no_error(shelf: Shelf) -> None:
     done = shelf.run("retraining", "list")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_example_of_an_alert_is_explained_and_so_is_an_event_that_is_brought(shelf: Shelf, tmp_path: Path) -> None:
+    alerts = [json.loads(line) for line in shelf.run("alerts", "--json").stdout.splitlines()]
+    alert = next(alert for alert in alerts if alert["column"] == "weight" and alert["examples"])
+    event = alert["examples"][0]
+    found = json.loads(shelf.run("explain", event, "--json").stdout)
+    assert (found["event"], found["model"]) == (event, "shelf")
+    assert alert["key"] in [then["key"] for then in found["alerts"]]
+    weight = next(one for one in found["explained"]["features"] if one["column"] == "weight")
+    assert weight["rank"] > 0.99
+    assert found["explained"]["surrogate"]["refused"], "labels are tossed: nothing tells them"
+    told = shelf.run_beside("explain", event)
+    assert told.returncode == 0
+    assert f"answer\t{found['answer']}" in told.stdout
+    assert "What the answer hung on cannot be told" in told.stdout
+    brought = tmp_path / "event.json"
+    brought.write_bytes(events(100_000, 1, 9.0))
+    told = shelf.run("explain", "--event", str(brought), "--model", "shelf")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "above all" in told.stdout
+    unknown = shelf.run("explain", "nobody's")
+    assert unknown.returncode == 1
+    assert "nothing is known of event" in unknown.stderr
+    assert shelf.run("explain").returncode == 2
