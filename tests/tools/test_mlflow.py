@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,8 +13,10 @@ from alerting.deliver import Backoff, Delivery
 from alerting.outbox import Outbox
 from alerting.tracking.mlflow import Mlflow
 from alerting.tracking.report import Kind, Point, Report
+from tests.monitor.test_remote import CONFIG, Shelf, events
 from tests.monitor.test_renewal import Ran
 from tests.monitor.test_renewal import run as loop
+from tests.services.daemon import Daemon
 from tests.services.process import wait_until
 from tests.services.tools import MlflowServer
 from tests.services.web import ask
@@ -50,11 +53,11 @@ def deliver(server: MlflowServer, experiment: str, reports: list[Report], *, dow
 
 def runs(server: MlflowServer, experiment: str) -> list[dict[str, Any]]:
     """As MLflow has them, tags and the newest of each metric as mappings."""
-    (found,) = json.loads(ask(f"{server.url}/api/2.0/mlflow/experiments/search", {
+    experiments = json.loads(ask(f"{server.url}/api/2.0/mlflow/experiments/search", {
         "filter": f"name = '{experiment}'", "max_results": 1
-    }))["experiments"]  # fmt: skip
-    body = {"experiment_ids": [found["experiment_id"]], "max_results": 100}
-    told = json.loads(ask(f"{server.url}/api/2.0/mlflow/runs/search", body))["runs"]
+    })).get("experiments", [])  # fmt: skip
+    body = {"experiment_ids": [each["experiment_id"] for each in experiments], "max_results": 100}
+    told = json.loads(ask(f"{server.url}/api/2.0/mlflow/runs/search", body)).get("runs", [])
     return [
         {
             **each["info"],
@@ -110,3 +113,37 @@ def test_the_largest_report_is_taken(mlflow: MlflowServer) -> None:
     (run,) = runs(mlflow, experiment)
     assert sum(len(history(mlflow, run["run_id"], f"m{n}")) for n in range(7)) == 2_000
     assert len(artifact(mlflow, run["run_id"], "deep/down/a%20file.txt")) == 1_000_000
+
+
+def test_a_daemon_goes_on_while_the_server_is_down_and_writes_what_it_missed(
+    mlflow: MlflowServer, tmp_path: Path
+) -> None:
+    experiment = f"daemon-{uuid4().hex[:8]}"
+    backoff = {"first": "100ms", "longest": "1s"}
+    tracking = [{"kind": "mlflow", "url": mlflow.url, "experiment": experiment}]
+    mlflow.kill()
+    with Daemon(tmp_path, {**CONFIG, "tracking": tracking, "alerts": {"backoff": backoff}}) as daemon:
+        shelf = Shelf(daemon, tmp_path)
+        for first in range(0, 4000, 500):
+            shelf.post(events(first, 500, 0.0 if first < 2000 else 4.0))
+            daemon.judged(first + 300)
+        daemon.wait(lambda: bool(daemon.model()["alerts"]), 60, "an alert to open")
+        told = next(alert for alert in daemon.model()["alerts"] if not alert["leader"])
+        assert shelf.run("verdict", told["key"], "acknowledged", "--why", "looking").returncode == 0
+        daemon.wait(lambda: bool(daemon.model()["verdicts"]), 20, "the judge to take the verdict")
+        daemon.wait(lambda: daemon.total("driftd_delivery_failures_total") > 0, 30, "failures to be counted")
+        daemon.kill()
+        daemon.start()
+        mlflow.start()
+
+        def episodes() -> list[dict[str, Any]]:
+            found = runs(mlflow, experiment)
+            return [run for run in found if run["tags"].get("verdict") == "acknowledged"]
+
+        daemon.wait(lambda: bool(episodes()), 60, "the run with its verdict")
+        (run,) = episodes()
+    assert run["tags"]["driftd.kind"] == Kind.EPISODE
+    assert (run["status"], run["tags"]["verdict.why"]) == ("RUNNING", "looking")
+    assert told["text"] in run["tags"]["mlflow.note.content"]
+    assert run["metrics"]["score"] > run["metrics"]["limit"]
+    assert json.loads(artifact(mlflow, run["run_id"], "alert.json"))["key"] == told["key"]
