@@ -68,8 +68,13 @@ class _Info(msgspec.Struct):
     lifecycle_stage: str = "active"
 
 
+class _Data(msgspec.Struct):
+    params: list[msgspec.Raw] = []
+
+
 class _Run(msgspec.Struct):
     info: _Info
+    data: _Data = msgspec.field(default_factory=_Data)
 
 
 class _Created(msgspec.Struct):
@@ -100,10 +105,12 @@ class MlflowRuns:
         """Connections last one request."""
 
     def _write(self, report: Report) -> None:
-        run = self._find(report) or self._create(report)
+        found = self._find(report) or self._create(report)
+        run = found.info
         if run.lifecycle_stage != "active":
             return
-        for batch in _batches(report):
+        # A param is written once: another value, as of an alert that came back on a new reference, would be refused.
+        for batch in _batches(report, {} if found.data.params else report.params):
             self._ask("runs/log-batch", {"run_id": run.run_id, **batch}, msgspec.Raw)
         if self._options.artifacts:
             for path, text in report.files.items():
@@ -113,21 +120,21 @@ class MlflowRuns:
             over = {"end_time": _milliseconds(report.at)} if report.ended else {}
             self._ask("runs/update", {"run_id": run.run_id, "status": status, **over}, msgspec.Raw)
 
-    def _find(self, report: Report) -> _Info | None:
+    def _find(self, report: Report) -> _Run | None:
         wanted = {
             "experiment_ids": [self._experiment_id()], "filter": f"tags.`{OURS}` = '{report.run}'", "max_results": 1,
             "run_view_type": "ALL",
         }  # fmt: skip
         found = self._ask("runs/search", wanted, _Runs).runs
-        return found[0].info if found else None
+        return found[0] if found else None
 
-    def _create(self, report: Report) -> _Info:
+    def _create(self, report: Report) -> _Run:
         tags = {OURS: report.run, "mlflow.source.type": "JOB", "mlflow.source.name": "driftd"}
         made = {
             "experiment_id": self._experiment_id(), "run_name": report.name[:_KEY],
             "start_time": _milliseconds(report.started), "tags": _pairs(tags, _TAG),
         }  # fmt: skip
-        return self._ask("runs/create", made, _Created).run.info
+        return self._ask("runs/create", made, _Created).run
 
     def _experiment_id(self) -> str:
         if not self._experiment:
@@ -151,13 +158,13 @@ class MlflowRuns:
             raise Undelivered(f"{self._endpoint.name}: {path} answers what MLflow would not", retry=True) from error
 
 
-def _batches(report: Report) -> Iterator[dict[str, Any]]:
+def _batches(report: Report, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The bodies of `log-batch`: what is not a number goes with the first."""
     own = {
         "mlflow.note.content": report.note, "mlflow.runName": report.name[:_KEY], "driftd.kind": report.kind.value,
         "driftd.model": report.model,
     }  # fmt: skip
-    others = {"params": _pairs(report.params, _PARAM), "tags": _pairs({**own, **report.tags}, _TAG)}
+    others = {"params": _pairs(params, _PARAM), "tags": _pairs({**own, **report.tags}, _TAG)}
     for start in range(0, max(len(report.points), 1), _METRICS):
         yield {"metrics": [_metric(point) for point in report.points[start : start + _METRICS]], **others}
         others = {}

@@ -113,6 +113,13 @@ def test_how_the_run_stands(receiver: Receiver, before: str, change: dict[str, A
     assert receiver.calls[-1].json() == wanted
 
 
+def test_params_are_written_once(receiver: Receiver) -> None:
+    known = {**run(), "data": {"params": [{"key": "reference", "value": "r0"}]}}
+    answers(receiver, EXPERIMENT, {"runs": [known]}, NONE)
+    send(receiver, report())
+    assert receiver.calls[-1].json()["params"] == []
+
+
 def test_a_run_that_people_deleted_stays_deleted(receiver: Receiver) -> None:
     answers(receiver, EXPERIMENT, {"runs": [run(stage="deleted")]})
     send(receiver, report(ended=True))

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from alerting.deliver import Backoff, Delivery
 from alerting.outbox import Outbox
@@ -110,7 +111,9 @@ def test_the_largest_report_is_taken(mlflow: MlflowServer) -> None:
         files={"deep/down/a file.txt": "x" * 1_000_000},
     )  # fmt: skip
     deliver(mlflow, experiment, [report])
+    deliver(mlflow, experiment, [replace(report, at=1e9 + 60.0, params={"p0": "another reference"})])
     (run,) = runs(mlflow, experiment)
+    assert run["params"]["p0"] == "x" * 6_000
     assert sum(len(history(mlflow, run["run_id"], f"m{n}")) for n in range(7)) == 2_000
     assert len(artifact(mlflow, run["run_id"], "deep/down/a%20file.txt")) == 1_000_000
 
