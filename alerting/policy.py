@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from alerting.alert import Seconds
 
+_REPEATED = 3  # labels of a class that the reference lacks: fewer may be slips of a labeler
 _LEAST = 3.0  # spans that a new version is expected to serve at least
 
 
@@ -45,8 +46,16 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must be there before anything is asked, and what asks by itself."""
 
-    labels: Annotated[int, Meta(ge=1, description="New labels in use that a retraining needs.")] = 50
-    per_class: Annotated[int, Meta(ge=0, description="And of each class that fell.")] = 10
+    labels: Annotated[
+        int, Meta(ge=1, description="New labels that a retraining needs: of rows since what is the matter began.")
+    ] = 50
+    per_class: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="And of each class that fell, or that the reference lacks and that is labelled repeatedly.",
+        ),
+    ] = 10
     rules: Annotated[
         float, Meta(gt=0, le=1, description="Share of answers that rules changed, from which on it is asked for.")
     ] = 0.05
@@ -76,7 +85,7 @@ class Standing(NamedTuple):
     spans: float  # age of the version in service
     events: float  # a span
     age: float  # seconds of event time
-    labels: int = 0  # usable ones since it came into service
+    labels: int = 0  # usable ones since what is the matter began, or it came into service
     by_class: Mapping[str, int] = {}  # of them
     fell: tuple[str, ...] = ()  # classes whose recall fell
     new: tuple[str, ...] = ()  # classes among `by_class` that the reference lacks
@@ -168,5 +177,7 @@ def _forced(standing: Standing, gates: Gates) -> Case | None:
 def _lacking(standing: Standing, gates: Gates) -> str:
     if standing.labels < gates.labels:
         return f"only {standing.labels} of {gates.labels} labels are there"
-    few = [name for name in standing.fell if standing.by_class.get(name, 0) < gates.per_class]
-    return f"fewer than {gates.per_class} labels of {', '.join(few[:5])}, which fell, are there" if few else ""
+    come = [name for name in standing.new if standing.by_class.get(name, 0) >= _REPEATED]
+    wanted = dict.fromkeys([*standing.fell, *come])
+    few = [name for name in wanted if standing.by_class.get(name, 0) < gates.per_class]
+    return f"fewer than {gates.per_class} labels of {', '.join(few[:5])}, which fell or came, are there" if few else ""

@@ -178,6 +178,13 @@ class _Desk:
         else:
             self.watches[scope] = Watch(scope, self.plan.scope_checks, own)
 
+    def renews(self, versions: Mapping[str, int]) -> bool:
+        """Whether a version that was asked for answers these rows and has no reference of its own yet: its answers may
+        be of other classes and its scores of another length, and the old reference would only say that it is new."""
+        if self.renewal is not None and self.renewal.arriving(versions):
+            return True
+        return self.successor is not None and versions.get(self.successor.awaited, 0) > 0
+
     def admit(self, window: int, scopes: Collection[str]) -> None:
         """Watches versions that are new in this window, where there is room or another has been away for long."""
         most = self.plan.scopes.versions
@@ -360,7 +367,8 @@ class Judge:
         ids: Ids = {key: name for partial in partials for key, name in partial.ids.items()}
         profile, parts = self._profiles(desk, desk.reference, partials, ids)
         profiles = {WHOLE: profile, **parts}
-        symptoms, looked = self._look(desk, window, profiles)
+        versions = _versions(partials)
+        symptoms, looked = ([], set()) if desk.renews(versions) else self._look(desk, window, profiles)
         references = {scope: watch.reference.profile for scope, watch in desk.watches.items()}
         symptoms = with_examples(symptoms, profiles, references, ids)
         desk.recent.take(profile.layout.valued, profile.sample, ids, [name for s in symptoms for name in s.examples])
@@ -374,7 +382,7 @@ class Judge:
                 looked.add(Look(desk.plan.name, LABELED))
         if desk.renewal is not None:
             turn = desk.renewal.take(
-                end, desk.window, _versions(partials), profiles, desk.reference, state.alerts, desk.performance
+                end, desk.window, versions, profiles, desk.reference, state.alerts, desk.performance
             )
             self._renew(desk, turn, effects)
             symptoms += turn.symptoms

@@ -110,6 +110,10 @@ class Renewal:
             self._words = {word.version: word}
         return Turn(turn.requests, [], turn.symptoms, turn.deployed, turn.answered)
 
+    def arriving(self, versions: Mapping[str, int]) -> str:
+        """The announced version that comes into service with a window of these rows; empty where there is none."""
+        return self._retraining.arriving(versions)
+
     def take(
         self,
         end: float,

@@ -46,6 +46,7 @@ CHECK = "retraining"  # name of the check whose alert is open while a request wa
 LABELS = 10_000  # of rows since the last request's, that are counted; of more the newest
 REQUESTS = 50  # kept, the newest
 TAKEN = 0.6  # share of a window's rows by which a version shows that it is in service
+MIXED = 0.3  # share of them from which on an announced version is no canary, but coming into service
 WINDOWS = 3  # with rows, in a row, that it must show so
 PATIENCE = 24  # spans that a new version's first labels are waited for
 
@@ -150,6 +151,16 @@ class Retraining:
         """The request that something may still become of; there is one at most."""
         requests = self.state.requests
         return requests[-1] if requests and not requests[-1].status.over else None
+
+    def arriving(self, versions: Mapping[str, int]) -> str:
+        """The version, of those that answered a window's rows, that a trainer announced and that comes into service
+        now; empty where there is none. Rows by version, as in `Seen`."""
+        named = sum(versions.values())
+        announced = [r.new_version for r in self.state.requests if r.status is Status.FINISHED and r.new_version]
+        return next(
+            (v for v in announced if v != self.state.version and versions.get(v, 0) > MIXED * named),
+            "",
+        )
 
     # -- what is told
 
@@ -272,7 +283,9 @@ class Retraining:
         state, options, performance = self.state, self._options, seen.performance().of(self.state.version)
         excluded = _excluded(seen.alerts, seen.end)
         usable = [one for one in state.labels.values() if not any(s.start <= one.time < s.end for s in excluded)]
-        by_class = Counter(one.name for one in usable)
+        began = _lesson(seen.alerts, state.labels_since)
+        lesson = [one for one in usable if one.time >= began]
+        by_class = Counter(one.name for one in lesson)
         age = seen.end - (seen.end if state.since is None else state.since)
         known = _words(reference)
         new = sorted(by_class.keys() - known) if known else []
@@ -282,7 +295,7 @@ class Retraining:
             spans=age / options.every,
             events=state.events,
             age=age,
-            labels=len(usable),
+            labels=len(lesson),
             by_class=by_class,
             fell=tuple(name for name in performance.fell if name in known),
             new=tuple(new),
@@ -371,6 +384,13 @@ class Retraining:
 
 def _was_sent(request: Request) -> bool:
     return any(move.status is Status.SENT for move in request.moves)
+
+
+def _lesson(alerts: lifecycle.State, since: float) -> float:
+    """Event time from which on labels teach what changed: where the first episode began that goes on, or was ruled to
+    be intended; `since` where there is none. Labels of before are trained on as well, but are no reason to train."""
+    begun = (e.start for e in alerts.episodes if e.end is None or e.ruling is Ruling.INTENDED)
+    return min((start for start in begun if start >= since), default=since)
 
 
 def _excluded(alerts: lifecycle.State, now: float) -> list[Span]:

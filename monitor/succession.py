@@ -80,6 +80,12 @@ class Successor:
         self._key, self._plan, self._references = key, plan, references
         self.state = Succession()
 
+    @property
+    def awaited(self) -> str:
+        """The version of the model that is to be judged by a reference of its own, once there is one; empty: none."""
+        heir = self.state.heir
+        return heir.of if heir is not None and heir.taken else ""
+
     def begin(self, why: str, *, of: str = "") -> None:
         """Asks for events to build another from, and to judge by it; what was begun before is given up."""
         self.state.heir = Heir(why, taken=True, of=of)

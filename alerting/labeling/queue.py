@@ -554,12 +554,14 @@ class LabelQueue:
         return Tended(**done)
 
     def _fill(self, name: str, now: float) -> Counter[str]:
-        """Never starve: from the reserve, then what is labeled already."""
+        """Never starve: from the reserve, then what is labeled already. Only where a purse says what labels may be
+        asked for beyond those that were drawn; else labelers who are quick would spend thrice what sampling allows."""
         done = Counter[str]()
+        limited = self.rules.purse.limited
 
         def short(desk: Desk, shelves: Shelves) -> tuple[int, list[str]]:
             desk.low = desk.demand(now)
-            missing = desk.low - desk.ready
+            missing = desk.low - desk.ready if limited else 0
             released = [e.id for e in desk.line(RESERVE).some(missing, shelves)] if missing > 0 else []
             desk.line(RESERVE).leave(released)
             for each in released:

@@ -15,7 +15,8 @@ Cap = Annotated[int, Meta(ge=0)]
 
 class Purse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A hard stop, counted in labels asked of people: first labels, second ones, canaries and reviews alike. Each
-    dataset has a purse of its own; hours, days and months are those of UTC."""
+    dataset has a purse of its own; hours, days and months are those of UTC. With any limit labelers are kept busy up
+    to it, from the draws' reserves and with second labels; without one they get what sampling draws."""
 
     per_hour: Annotated[Cap | None, Meta(description="Labels in an hour at most; empty: no limit.")] = None
     per_day: Annotated[Cap | None, Meta(description="In a day.")] = None
@@ -24,6 +25,11 @@ class Purse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     money: Annotated[
         Annotated[float, Meta(ge=0)] | None, Meta(description="To spend in a month at most; empty: no limit.")
     ] = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return any(cap is not None for cap in self.caps)
 
     @property
     def caps(self) -> tuple[int | None, int | None, int | None]:

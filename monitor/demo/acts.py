@@ -52,7 +52,7 @@ _CALM = "The shelf looks as it did when the model was accepted. The daemon shoul
 _REPAIRED = "Put right. Open alerts should resolve by themselves and nothing new should open."
 
 ACTS = (
-    Act("calm", 1200, _CALM),
+    Act("calm", 900, _CALM),
     Act(
         "the camera's gain changes",
         900,
@@ -64,7 +64,7 @@ ACTS = (
     Act("repaired", 600, _REPAIRED),
     Act(
         "new products arrive, to stay",
-        1800,
+        2400,
         "Two products come to the shelf that the model was never shown (the digits 8 and 9; it knows 0 to 7). It "
         "cannot say 'unknown': it gives each of them an old name. The person on call rules that this is intended; "
         "labelers say what the pictures show; the daemon asks for retraining.",
@@ -109,8 +109,8 @@ def starts() -> Iterator[float]:
 def starts_between(since: float, until: float) -> Iterator[float]:
     """Starts of acts from `since` on and before `until`.
 
-    >>> list(starts_between(1200.0, 2101.0)), list(starts_between(1201.0, 2100.0))
-    ([1200.0, 2100.0], [])
+    >>> list(starts_between(900.0, 1801.0)), list(starts_between(901.0, 1800.0))
+    ([900.0, 1800.0], [])
     """
     return (start for start in starts() if since <= start < until)
 
@@ -118,7 +118,7 @@ def starts_between(since: float, until: float) -> Iterator[float]:
 def act_at(second: float) -> int:
     """Index of the act that plays at this second; after the end the last one.
 
-    >>> act_at(0.0), act_at(1199.0), act_at(1200.0), act_at(LENGTH + 1.0)
+    >>> act_at(0.0), act_at(899.0), act_at(900.0), act_at(LENGTH + 1.0)
     (0, 0, 1, 6)
     """
     return max(i for i, start in enumerate(starts()) if start <= second)

@@ -51,13 +51,13 @@ models:
   - name: shelf-camera
     reference: {{path: {home}/reference}}
     # An hour passes in a minute here, so what is thought of by the hour elsewhere is thought of by the minute.
-    sampling: {{per_hour: 600, most: 12}}
-    accuracy: {{span: 5m, patience: 2m}}
+    sampling: {{per_hour: 1200, most: 20}}
+    accuracy: {{span: 5m, patience: 5m}}
     retraining:
       mode: automatic
       every: 1m
       price: {{retrain: 300}}
-      gates: {{labels: 100, new_class: 25, cool_down: 10m}}
+      gates: {{labels: 100, per_class: 40, new_class: 40, cool_down: 30m}}
 retraining_targets:
   - {{kind: webhook, url: "http://127.0.0.1:{trainer}/", secrets: ["{signing}"]}}
 """

@@ -28,6 +28,7 @@ from alerting.labeling.task import (
 from tests.alerting.labels import BATCH, MODEL, NOW, PLAIN, asked_for, claim, counts, drawn, found, label, task
 
 Open = Callable[..., LabelQueue]
+LIMITED = replace(PLAIN, purse=Purse(per_day=1_000))
 TWICE = replace(PLAIN, overlap=1.0)  # two people label each task
 HOUR = 3600.0
 
@@ -337,7 +338,8 @@ def test_the_purse_is_a_hard_stop_in_labels_asked(opened: Open) -> None:
     assert queue.claim("ann", start + 86400, 60) is None  # seven at 0.5 are 3.5
 
 
-def test_a_low_queue_is_filled_from_the_reserve_and_every_probability_follows(queue: LabelQueue) -> None:
+def test_a_low_queue_is_filled_from_the_reserve_and_every_probability_follows(opened: Open) -> None:
+    queue = opened(LIMITED)
     keys = [0.01 * (i + 1) for i in range(40)]
     tasks = [
         drawn(i, keys[i], labeling_status=LabelingStatus.IN_QUEUE if i < 5 else LabelingStatus.IN_RESERVE)
@@ -377,7 +379,19 @@ def test_a_full_queue_asks_for_the_first_ranks_of_a_new_draw(queue: LabelQueue) 
     assert found(queue, task(100).id).select.pi == 1.0
 
 
-def test_with_nothing_else_left_the_labeled_are_looked_at_again_by_others(queue: LabelQueue) -> None:
+def test_without_a_purse_nobody_is_asked_for_more_than_was_drawn(queue: LabelQueue) -> None:
+    waiting = drawn(4, 0.5, labeling_status=LabelingStatus.IN_RESERVE)
+    queue.put([*(task(i) for i in range(4)), waiting], replace(BATCH, n=4, reserve=1, tau=0.5, beyond=0.6), NOW)
+    for _ in range(4):
+        label(queue, "ann", "can")
+    assert queue.claim("bob", NOW, 60) is None
+    done = queue.tend(NOW)
+    assert (done.released, done.rechecks) == (0, 0)
+    assert queue.claim("bob", NOW, 60) is None
+
+
+def test_with_nothing_else_left_the_labeled_are_looked_at_again_by_others(opened: Open) -> None:
+    queue = opened(LIMITED)
     queue.put([task(i) for i in range(4)], BATCH, NOW)
     for _ in range(4):
         label(queue, "ann", "can")

@@ -11,7 +11,7 @@ import pytest
 
 from alerting.labeling.task import Labels, LabelTask, Returned
 from alerting.lifecycle import AlertOptions
-from alerting.retraining import Request, Status
+from alerting.retraining import Request, Status, Step, Word
 from alerting.tracking.report import Kind, Report
 from monitor.config import parse
 from monitor.decode import Own
@@ -33,7 +33,8 @@ CONFIG = parse(
         {
             "models": [
                 {
-                    "name": "shelf", "labels": None, "reference": {"learn": 300}, "checks": [{"detector": "missing"}],
+                    "name": "shelf", "labels": None, "reference": {"learn": 300},
+                    "checks": [{"detector": "missing", "over": "30s"}],
                     "sampling": {"per_hour": 1800, "most": 50, "at_least": 20, "rows": 50},
                     "accuracy": {"span": "100s", "patience": "10s"},
                     "retraining": {
@@ -48,14 +49,15 @@ CONFIG = parse(
 
 
 class Ran(NamedTuple):
+    found: set[str]  # checks that found something
     requests: list[Request]  # as they were told to the targets
     tasks: list[tuple[str, str, float | None]]  # with batch and probability
     model: ModelView
     reports: list[Report]  # for tracking
 
 
-def lines() -> Iterator[bytes]:
-    """Answers are right 95 times in 100, and 65 from the fall until the new version."""
+def lines(*, colour_blind: bool) -> Iterator[bytes]:
+    """Answers are right 95 times in 100, and 65 from the fall until the new version; that may do without the colour."""
     rng = random.Random(1)
     for i in range(END):
         truth, other = rng.sample(["cat", "dog"], 2)
@@ -64,7 +66,7 @@ def lines() -> Iterator[bytes]:
         scores = {truth if right else other: chance, other if right else truth: 1.0 - chance}
         said = {
             "id": f"{truth}-{i}", "time": START + i, "model": "shelf", "version": "1" if i < RENEWED else "2",
-            "inputs": {"weight": rng.gauss(0, 1)},
+            "inputs": {"weight": rng.gauss(0, 1)} | ({} if colour_blind and i >= RENEWED else {"colour": rng.random()}),
             "outputs": {"label": max(scores, key=scores.__getitem__), "scores": [scores["cat"], scores["dog"]]},
         }  # fmt: skip
         yield json.dumps(said).encode()
@@ -81,7 +83,8 @@ def answered(task: LabelTask) -> Returned:
     )  # fmt: skip
 
 
-def run(*, restarts: bool) -> Ran:
+def run(*, restarts: bool, announced: bool = False, colour_blind: bool = False) -> Ran:
+    """`announced`: the trainer says which version comes of a request, as soon as it is sent."""
     models, meters, exchange, store = plans(CONFIG), Meters(), MemoryLog(), MemoryStore()
     references = References(models, store)
 
@@ -103,7 +106,8 @@ def run(*, restarts: bool) -> Ran:
     requests: list[Request] = []
     tasks: list[tuple[str, str, float | None]] = []
     reports: list[Report] = []
-    stream = list(lines())
+    found: set[str] = set()
+    stream = list(lines(colour_blind=colour_blind))
     for at in range(0, END, 100):
         some = enumerate(stream[at : at + 100], start=at)
         ingest.take(lane, [Record(line, offset=i, timestamp=int((START + i) * 1000)) for i, line in some])
@@ -114,13 +118,19 @@ def run(*, restarts: bool) -> Ran:
             exchange.trim(offset + 1)
         drawn = [task for draw in effects.draws for task in draw.tasks[: draw.batch.n]]
         judge.take(Told(f"labels-{at}", "shelf", Labels(tuple(map(answered, drawn)))), effects)
+        for request in effects.requests if announced else ():
+            word = Word(request=request.id, step=Step.FINISHED, by="trainer", at=0.0, version="2")
+            judge.take(Told(f"{request.id}-{request.status}", "shelf", word), effects)
+        found |= {symptom.check for symptom in effects.symptoms}
         requests += effects.requests
         reports += effects.reports
         tasks += [(task.id, task.select.batch, task.select.pi) for draw in effects.draws for task in draw.tasks]
         if restarts:
             saved, judge = judge.checkpoint(), new_judge()
             judge.restore(saved)
-    return Ran(requests, tasks, next(model for model in judge.snapshot().models if model.model == "shelf"), reports)
+    return Ran(
+        found, requests, tasks, next(model for model in judge.snapshot().models if model.model == "shelf"), reports
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +163,14 @@ def test_restarts_change_nothing_of_it(ran: Ran) -> None:
     assert again.requests == ran.requests
     assert again.tasks == ran.tasks
     assert again.reports == ran.reports
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_an_announced_version_is_judged_by_its_own_reference_alone(*, announced: bool) -> None:
+    ran = run(restarts=False, announced=announced, colour_blind=True)
+    assert ("missing" in ran.found) == (not announced)
+    assert ran.requests[-1].status is Status.CLOSED
+    assert "version 2 answers" in ran.model.reference_source
 
 
 def told(ran: Ran, kind: Kind) -> list[Report]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from alerting import lifecycle
 from alerting.alert import Alert, Ruling, Severity
 from alerting.labeling.task import Part, Returned
-from alerting.policy import Drop, Gates, Price
+from alerting.policy import Cause, Drop, Gates, Price, Standing, weigh
 from alerting.retraining import Measured, Mode, Status, Step, Word, part_of
 from detectors.core import category, from_columns, number
 from detectors.encode import decode, encode
@@ -175,6 +175,15 @@ def test_what_is_unintended_is_not_learned_and_its_rows_are_left_out_for_good() 
     assert [(span.start, span.end) for span in request.excluded] == [(3 * HOUR, 5 * HOUR)]
     assert not request.holds("x", 4 * HOUR, part_of("x"))
     assert request.holds("x", 1.0, part_of("x"))
+
+
+def test_a_new_class_of_which_there_are_too_few_labels_holds_back_what_pays_but_a_slip_does_not() -> None:
+    fell = Standing(Drop(0.95, 0.6, 0.01), spans=10, events=1_000, age=1e5, labels=500, new=("bird", "catt"))
+    gates = Gates(per_class=20, new_class=50)
+    few = weigh(fell._replace(by_class={"bird": 8, "catt": 1}), Price(), gates)
+    assert few.cause is None
+    assert "fewer than 20 labels of bird, which" in few.text
+    assert weigh(fell._replace(by_class={"bird": 20, "catt": 1}), Price(), gates).cause is Cause.GAIN
 
 
 def test_rules_a_new_class_and_age_ask_whatever_it_costs() -> None:
