@@ -70,6 +70,7 @@ class Explained(msgspec.Struct, frozen=True):
     like: str | float | None  # the answer that most of the 20 nearest have; their median where answers are numbers
     features: tuple[Feature, ...]  # what the answer hung on first, then the most unusual
     surrogate: Surrogate
+    left_out: int = 0  # inputs beyond the first 256, which are neither compared nor shown to the surrogate
 
 
 class _Fitted(msgspec.Struct, frozen=True):
@@ -91,6 +92,8 @@ class Explainer:
         self._numbers = _places(reference, layout.numbers)
         self._words = _places(reference, layout.categories)[: _WIDEST // 2]
         self._numbers = self._numbers[: _WIDEST - self._words.size]
+        every = (*layout.numbers, *layout.categories)
+        self._left_out = _places(reference, every).size - self._numbers.size - self._words.size
         self._surrogates: dict[str, _Fitted | str] = {}
 
     @cached_property
@@ -118,6 +121,7 @@ class Explainer:
             like,
             self._features(event, row, like, parts),
             surrogate,
+            self._left_out,
         )
 
     # -- nearness

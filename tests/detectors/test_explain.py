@@ -58,7 +58,7 @@ def test_trees_tell_a_step_of_one_column_among_noise_and_missing_values(seed: in
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(300, 3)).round(1)
     rows[rng.random((300, 3)) < 0.1] = np.nan
-    hot = np.nan_to_num(rows[:, 0]) > 0.0
+    hot = np.isnan(rows[:, 0]) | (rows[:, 0] > 0.0)  # that it is missing tells as well
     target = np.where(hot, 1.0, 0.0) if logistic else np.where(hot, 5.0, 3.0)
     trees = boost(rows, target, logistic=logistic)
     said = trees.predict(rows[:, trees.columns])
@@ -155,6 +155,17 @@ def test_a_surrogate_that_cannot_stand_in_says_nothing(label: str | None, why: s
     assert found.surrogate.fidelity is None or found.surrogate.fidelity < FIDELITY
     assert all(feature.attribution is None for feature in found.features)
     assert len(found.nearest) == 5, "the rest is told all the same"
+
+
+def test_of_very_wide_events_a_bounded_part_is_compared_and_the_rest_is_counted() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(100, 300))
+    batch = from_columns({f"x{i}": number(values[:, i]) for i in range(300)})
+    explainer = Explainer(learned(batch))
+    assert len(explainer.inputs) == 256
+    found = explainer.explain(batch.take(slice(0, 1)))
+    assert found.left_out == 44
+    assert len(found.features) == 300, "each by itself is told"
 
 
 def test_without_inputs_that_are_kept_only_what_there_is_is_told() -> None:
