@@ -57,10 +57,9 @@ def _tell(found: dict[str, Any]) -> None:
     table(("event", found["event"]), [line for line in _known(found) if line[1]])
     say("")
     if explained["percentile"] is not None:
-        left_out = f" {explained['left_out']} further inputs are not compared." if explained["left_out"] else ""
-        say(
-            f"{explained['percentile']:.0%} of the reference's events lie nearer to their nearest than this one.{left_out}"
-        )
+        say(f"{explained['percentile']:.0%} of the reference's events lie nearer to their nearest than this one.")
+        if explained["left_out"]:
+            say(f"{explained['left_out']} further inputs are not compared.")
         table(
             ("nearest in the reference", "answer", "deviations away", "differs most in"),
             [
