@@ -258,10 +258,11 @@ def _lines(record: Path) -> Iterator[Any]:
 # -- latency
 
 
-def pace(options: QueueOptions, name: str, claims: int, record: Path) -> None:
+def pace(options: QueueOptions, name: str, claims: int, record: Path, ready: Any) -> None:
     """A labeler of one claim a second."""
     queue, rng = options.open(), random.Random(name)
     queue.claim(name, time.time(), 600.0, "demo")  # connects
+    ready.wait()
     time.sleep(rng.random())
     took = []
     for _ in range(claims):
@@ -281,10 +282,13 @@ def latency(options: QueueOptions, waiting: int, claims: int, directory: Path) -
     queue = options.open()
     for draw in range(waiting // DRAW):
         queue.put(*tasks_of(draw, DRAW, 0.0), time.time())
+    queue.tend(time.time())
     context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(LABELERS)
     records = [directory / f"pace {i}" for i in range(LABELERS)]
     paced = [
-        context.Process(target=pace, args=(options, f"labeler {i}", claims, record)) for i, record in enumerate(records)
+        context.Process(target=pace, args=(options, f"labeler {i}", claims, record, ready))
+        for i, record in enumerate(records)
     ]
     for process in paced:
         process.start()
@@ -348,7 +352,7 @@ def stores(kind: str, directory: Path) -> Iterator[Any]:
     from tests.services.mongo import Mongo  # Java and its jars: `make services`
 
     with Mongo(directory) as server:
-        yield lambda name, rules: MongoQueue(server.url, database=name, rules=rules)
+        yield lambda name, rules: MongoQueue(server.url, database=name, rules=rules, timeout=60.0)
 
 
 def main() -> None:

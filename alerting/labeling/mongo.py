@@ -27,7 +27,7 @@ Documents = Collection[dict[str, Any]]
 
 _DUPLICATE = 11000
 _CHUNK = 1_000  # documents an insert: 2 MB at the usual 2 KB
-_PAUSE = 0.001  # seconds before the second attempt at a state that others change as well; doubles up to 32 times that
+_PAUSE = 0.004  # seconds at most before another attempt at a state that others change as well; doubles 5 times
 
 
 class MongoStore:
