@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alerting import lifecycle
 from alerting.alert import Alert, Ruling, Severity, Symptom, Verdict
@@ -15,10 +16,14 @@ from alerting.lifecycle import AlertOptions
 from alerting.tracking.report import Kind, Report
 from alerting.verdicts import rule
 from detectors.encode import decode, encode
+from detectors.stopping import Campaign
 from monitor import tracking
+from monitor.campaign import Ended
 from monitor.comparison import CHECK as VERSIONS
-from monitor.retraining import Performance
-from monitor.tracking import MOST, State, Tracker
+from monitor.renewal import Renewal
+from monitor.retraining import Performance, RetrainingOptions
+from monitor.tracking import LABELS, MOST, State, Tracker
+from tests.monitor.test_retraining import returned
 
 WINDOW = 10.0
 OPTIONS = AlertOptions(clear_after=30.0, cooldown=60.0, group_within=0.0, repeat=1e9)
@@ -34,6 +39,7 @@ class Story:
     def __init__(self) -> None:
         self.alerts = lifecycle.State()
         self.tracker = Tracker("shelf", "digest", WINDOW)
+        self.renewal = Renewal("shelf", "shelf", RetrainingOptions(), None, 0.0)
         self.windows = 0
         self.reports: list[Report] = []
 
@@ -44,7 +50,7 @@ class Story:
         return self.look()
 
     def look(self) -> list[Report]:
-        reports = self.tracker.take(self.alerts, None, Performance, "r1")
+        reports = self.tracker.take(self.alerts, self.renewal, Performance, "r1")
         self.reports += reports
         return reports
 
@@ -120,6 +126,30 @@ def test_a_false_alarm_ends_its_run_though_the_alert_is_open() -> None:
 def test_what_has_runs_of_its_own_and_what_nobody_is_told_of_is_no_episode() -> None:
     story = Story()
     assert story.window(symptom(check=VERSIONS)) == []
+
+
+def test_a_campaign_lists_its_labels_and_says_why_it_ended() -> None:
+    story = Story()
+    story.window()
+    story.tracker.take_labels([returned("before", "can", 1.0)])
+    state = story.renewal.state.labeling
+    state.campaign = Campaign(since=10.0)
+    (begun,) = story.look()
+    assert (begun.kind, begun.files) == (Kind.CAMPAIGN, {})
+
+    story.tracker.take_labels(returned(f"{n}", "can", 1.0) for n in range(LABELS - 1))
+    assert story.look() == []
+    story.tracker.take_labels([returned("last", "can", 1.0), replace(returned("skipped", "can", 1.0), label=None)])
+    (told,) = story.look()
+    (lines,) = told.files.values()
+    assert [json.loads(line)["task"] for line in lines.splitlines()] == [*map(str, range(LABELS - 1)), "last"]
+
+    story.tracker.take_labels([returned("late", "jar", 1.0)])
+    state.campaign, state.ended = None, Ended("goal", "The goal is reached.", 20.0)
+    (over,) = story.look()
+    assert (over.run, over.ended, over.failed) == (begun.run, True, False)
+    assert (over.tags["outcome"], over.note) == ("goal", "The goal is reached.")
+    assert json.loads(over.files[f"labels/{LABELS:06}.jsonl"])["label"] == "jar"
 
 
 def test_old_runs_are_measured_seldom_and_told_in_batches() -> None:
