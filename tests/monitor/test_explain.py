@@ -131,6 +131,16 @@ def test_a_sampled_row_of_a_recent_window_is_found_with_its_path_and_the_alerts_
     assert features["camera"]["value"] == UNKNOWN
 
 
+def test_of_task_and_row_each_says_what_only_it_knows(service: Service, reference: Reference) -> None:
+    profile, ids = window(reference, rows(5, 4, prefix="event ", weight=4.0, camera="west"))
+    service.recent.take(profile.layout, profile.sample, ids, ())
+    service.queue.put([asked(5.0, "west")], BATCH, TIME)
+    found = service.explain("event%201")[1]
+    assert (found["known_from"], found["path"]) == ([TASK, RECENT], "crop>read")
+    features = {feature["column"]: feature for feature in found["explained"]["features"]}
+    assert features["camera"]["value"] == "west"
+
+
 def test_an_event_is_brought_in_any_format_and_explained_alike(service: Service) -> None:
     own = {
         "id": "b1", "model": "shelf", "time": TIME, "path": ["crop", "read"],
