@@ -18,8 +18,19 @@ from pyarrow import parquet
 from monitor.config import load, parse
 from monitor.decode import DECODERS
 from monitor.event import Record
+from tests.services.daemon import Daemon
+from tests.services.web import ask
 
 ROOT = Path(__file__).resolve().parents[1]
+ACTS = [  # on a running daemon
+    "driftd alerts -c driftd.yaml",
+    'driftd verdict KEY intended --why "new products" -c driftd.yaml',
+    "driftd verdict KEY --confirm ID -c driftd.yaml",
+    "driftd labels work -c driftd.yaml",
+    "driftd labels progress -c driftd.yaml",
+    "driftd retraining list -c driftd.yaml",
+    "driftd explain EVENT -c driftd.yaml",
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -45,6 +56,7 @@ def driftd(command: str, home: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        stdin=subprocess.DEVNULL,
         env={"PYTHONPATH": str(ROOT), "MONGO_URL": "mongodb://127.0.0.1:9"},
     )
 
@@ -87,6 +99,7 @@ def test_every_command_is_one_that_these_tests_know() -> None:
         "driftd reference build training.parquet -o shelf-camera.reference --model shelf-camera",
         "driftd check -c driftd.yaml --connect",
         "driftd replay -c driftd.yaml events.jsonl",
+        *ACTS,
     ]
 
 
@@ -116,6 +129,45 @@ def test_a_reference_is_built_and_events_are_replayed_against_it(home: Path) -> 
     assert played.returncode == 0, played.stderr
     lines = [json.loads(line) for line in played.stdout.splitlines()]
     assert any(line["finding"]["column"] == "brightness" for line in lines if "finding" in line)
+
+
+@pytest.mark.slow
+def test_what_is_open_is_ruled_on_labelled_and_explained_from_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = {
+        "name": "shelf", "reference": {"learn": 300}, "checks": [{"detector": "range"}],
+        "sampling": {"per_hour": 3600, "at_least": 50},
+    }  # fmt: skip
+    with Daemon(tmp_path, {"models": [model]}) as daemon:
+        sent = 0
+
+        def send(mean: float) -> None:
+            nonlocal sent
+            events = [
+                {
+                    "id": f"e{i}", "time": 1_790_000_000 + i / 4, "model": "shelf",
+                    "inputs": {"weight": rng.normal() + mean},
+                    "outputs": {"label": "can", "scores": rng.dirichlet((1, 1)).tolist()},
+                }
+                for i in range(sent, sent + 400)
+            ]  # fmt: skip
+            ask(f"{daemon.url}/v1/events", events)
+            sent += 400
+            daemon.judged(sent - 100)
+
+        while not daemon.model()["label_tasks"]:  # the first events teach what is normal
+            send(0.0)
+        send(50.0)
+        daemon.wait(lambda: bool(daemon.model()["alerts"]), 30, "an alert")
+        named = {"KEY": daemon.model()["alerts"][0]["key"], "EVENT": f"e{sent - 150}", "ID": ""}
+        for command in ACTS:
+            if "--confirm" in command:
+                daemon.wait(lambda: bool(daemon.model()["verdicts"]), 30, "the verdict to be taken")
+                named["ID"] = daemon.model()["verdicts"][0]["id"]
+            words = [named.get(word, word) for word in shlex.split(command)]
+            done = driftd(shlex.join(words), tmp_path)
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            assert done.stdout or "retraining" in command  # nothing was asked for yet
 
 
 def test_a_check_names_the_part_that_is_not_there(home: Path) -> None:
