@@ -114,6 +114,7 @@ class _Label(msgspec.Struct, frozen=True, array_like=True):
     name: str
     time: float
     part: str
+    answer: str = ""  # the model's
 
 
 class State(msgspec.Struct):
@@ -169,7 +170,8 @@ class Retraining:
         labels = self.state.labels
         for one in returned:
             if one.time is not None and one.label is not None and one.time >= self.state.labels_since:
-                labels[one.task] = _Label(word(one.label) or "", one.time, part_of(one.task))
+                answer = word(one.answer) or ""
+                labels[one.task] = _Label(word(one.label) or "", one.time, part_of(one.task), answer)
         while len(labels) > LABELS:
             del labels[next(iter(labels))]
             self.state.forgotten += 1
@@ -288,7 +290,8 @@ class Retraining:
         by_class = Counter(one.name for one in lesson)
         age = seen.end - (seen.end if state.since is None else state.since)
         known = _words(reference)
-        new = sorted(by_class.keys() - known) if known else []
+        # a new version answers its new classes long before there is a reference of its own
+        new = sorted(by_class.keys() - known - {one.answer for one in usable}) if known else []
         state.new = [name for name in new if by_class[name] >= options.gates.new_class]
         standing = Standing(
             drop=performance.drop,

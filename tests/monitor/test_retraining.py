@@ -202,6 +202,14 @@ def test_rules_a_new_class_and_age_ask_whatever_it_costs() -> None:
     assert asked(Story(price=dear, gates=msgspec.structs.replace(GATES, max_age=HOUR))) == ["age"]
 
 
+def test_a_class_that_the_version_in_service_answers_is_not_new_though_the_reference_lacks_it() -> None:
+    story = Story(price=Price(retrain=1e9))
+    story.retraining.take_labels(returned(f"{i}", "fox", 1.0, answer="fox" if i else "cat") for i in range(10))
+    story.windows(3)
+    assert story.statuses == []
+    assert story.retraining.state.new == []
+
+
 def test_manual_waits_for_a_person_and_says_so_in_an_alert() -> None:
     story = Story("manual")
     story.labels()

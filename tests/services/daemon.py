@@ -42,7 +42,8 @@ class Daemon(Server):
         else:
             file = directory / "driftd.yaml"
             state = {"path": str(self.state), **config.get("state", {})}
-            file.write_text(yaml.safe_dump({**config, "state": state, "web": {"port": port}}))
+            web = {**config.get("web", {}), "port": port}
+            file.write_text(yaml.safe_dump({**config, "state": state, "web": web}))
         super().__init__(
             "driftd",
             [sys.executable, "-m", "monitor", "run", "-c", file],
