@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = command(commands, "demo", _demo, "play the shelf camera's story")
     demo.add_argument("--once", action="store_true", help="play once; exit code 1 if an act went unnoticed")
     demo.add_argument("--seed", type=int, default=0, help="another seed takes other pictures")
-    demo.add_argument("--speed", type=float, default=60.0, help="how much faster than the clock events pass")
+    demo.add_argument("--speed", type=float, default=40.0, help="how much faster than the clock events pass")
 
     letters = commands.add_parser("dead-letters", help="records that could not be read")
     listing = command(letters.add_subparsers(required=True, metavar="COMMAND"), "list", _letters, "print them")

@@ -51,11 +51,16 @@ class Act(NamedTuple):
 _CALM = "The shelf looks as it did when the model was accepted. The daemon should have nothing to say."
 _REPAIRED = "Put right. Open alerts should resolve by themselves and nothing new should open."
 
+_DOUBT = frozenset(
+    {"entropy", "confidence", "margin", "least_confidence", "ratio"}
+    | {"disagreement", "vote_entropy", "members_agree", "members_disagree"}
+)
+
 ACTS = (
-    Act("calm", 900, _CALM),
+    Act("calm", 600, _CALM),
     Act(
         "the camera's gain changes",
-        900,
+        600,
         "After an update every pixel comes out a fifth brighter and a little raised. Nothing crashes: the model goes "
         "on answering, on pictures it was never tested on.",
         Scene(gain=True),
@@ -70,27 +75,26 @@ ACTS = (
         "labelers say what the pictures show; the daemon asks for retraining.",
         Scene(new=True),
         (
-            Sign("uncertainty rose", frozenset({"entropy", "confidence", "margin", "least_confidence", "ratio"})),
-            Sign("committee split", frozenset({"disagreement", "vote_entropy", "members_agree"})),
+            Sign("the model is in doubt", _DOUBT),
             Sign("inputs look novel", frozenset({"novelty"})),
         ),
     ),
     Act(
         "the new version knows them",
-        1200,
+        900,
         "Version 2 was trained with the labels that came back. The world is as it was a moment ago, and the model is "
         "right again: the daemon should have nothing to say.",
         Scene(new=True),
     ),
     Act(
         "a feature goes missing",
-        900,
+        600,
         f"A client stops sending {LOST}. The model server fills the gap with the training mean, as many do, so answers "
         "keep coming and nobody downstream can tell.",
         Scene(new=True, lost=True),
         (Sign(f"{LOST} missing", frozenset({LOST}), frozenset({"missing", "schema"})),),
     ),
-    Act("calm again", 900, _REPAIRED, Scene(new=True)),
+    Act("calm again", 600, _REPAIRED, Scene(new=True)),
 )
 NEW = next(i for i, act in enumerate(ACTS) if act.scene.new)  # the act that teaches
 TAUGHT = NEW + 1
@@ -109,8 +113,8 @@ def starts() -> Iterator[float]:
 def starts_between(since: float, until: float) -> Iterator[float]:
     """Starts of acts from `since` on and before `until`.
 
-    >>> list(starts_between(900.0, 1801.0)), list(starts_between(901.0, 1800.0))
-    ([900.0, 1800.0], [])
+    >>> list(starts_between(600.0, 1201.0)), list(starts_between(601.0, 1200.0))
+    ([600.0, 1200.0], [])
     """
     return (start for start in starts() if since <= start < until)
 
@@ -118,7 +122,7 @@ def starts_between(since: float, until: float) -> Iterator[float]:
 def act_at(second: float) -> int:
     """Index of the act that plays at this second; after the end the last one.
 
-    >>> act_at(0.0), act_at(899.0), act_at(900.0), act_at(LENGTH + 1.0)
+    >>> act_at(0.0), act_at(599.0), act_at(600.0), act_at(LENGTH + 1.0)
     (0, 0, 1, 6)
     """
     return max(i for i, start in enumerate(starts()) if start <= second)

@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="where requests to retrain are taken")
     parser.add_argument("--keys", type=Path, required=True, help="JSON file: the daemon's token and signing secret")
     parser.add_argument("--start", type=float, required=True, help="event time of the first act, UTC seconds")
-    parser.add_argument("--speed", type=float, default=60.0, help="seconds of event time a second of the clock")
+    parser.add_argument("--speed", type=float, default=40.0, help="seconds of event time a second of the clock")
     parser.add_argument("--seed", type=int, default=0)
     said = parser.parse_args()
     shelf = Shelf(said.seed)

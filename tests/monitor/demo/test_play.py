@@ -39,12 +39,13 @@ def test_the_story_needs_neither_scikit_learn_nor_the_daemons_code_in_its_own_pr
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_every_act_is_noticed_and_calm_is_calm() -> None:
+@pytest.mark.timeout(360)
+def test_every_act_is_noticed_calm_is_calm_and_the_loop_closes() -> None:
     play = [sys.executable, "-m", "monitor", "demo", "--once", "--seed", "1"]
     done = subprocess.run(play, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "What the daemon noticed" in done.stdout
+    assert "closed; version 2" in done.stdout
 
 
 def test_ctrl_c_stops_all_parts(tmp_path: Path) -> None:
