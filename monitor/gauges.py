@@ -135,9 +135,16 @@ class Gauges:
         current = self._current.get(model)
         return None if current is None else current.reference
 
+    def schema(self, model: str) -> Schema | None:
+        """By which the model's events are read: of what takes the place of its reference as soon as rows are counted on
+        it, for a new version's answers may be of another length. None while its reference is being learned."""
+        gauge = self._next.get(model) or self._current.get(model)
+        return None if gauge is None else gauge.reference.schema
+
     def schemas(self) -> Mapping[str, Schema]:
         """Of the models whose rows need not come as events."""
-        return {name: g.reference.schema for name, g in self._current.items() if name not in self.wanted}
+        known = {name: self.schema(name) for name in self._current if name not in self.wanted}
+        return {name: schema for name, schema in known.items() if schema is not None}
 
     def coming(self, model: str) -> str:
         """Version of the reference that rows are to be counted on as well; empty where there is none."""

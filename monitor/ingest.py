@@ -281,9 +281,9 @@ class Ingest:
                     self._take_rows(lane, partition, model, batch, records, labels.pop(model, ()))
         for name, found in events.items():
             model = self._known(partition, records, name, (e.offset for e in found))
-            reference = None if model is None else self._gauges.reference(model)
-            if model is not None and reference is not None and model in self._gauges.wanted:
-                batch = to_batch(found, reference.schema)
+            schema = None if model is None else self._gauges.schema(model)
+            if model is not None and schema is not None and model in self._gauges.wanted:
+                batch = to_batch(found, schema)
                 self._take_rows(lane, partition, model, batch, records, labels.pop(model, ()), found)
             elif model is not None:
                 self._take_events(lane, partition, model, found, records)
@@ -372,11 +372,11 @@ class Ingest:
             self._meters.orphans.labels(self.name, side).inc(orphans)
         for name, found in paired.items():
             model = self._route(name) or ""
-            reference = self._gauges.reference(model)
-            if reference is None or model in self._gauges.wanted:
+            schema = self._gauges.schema(model)
+            if schema is None or model in self._gauges.wanted:
                 events.setdefault(name, []).extend(found)
             else:
-                batches.setdefault(name, []).append(to_batch(found, reference.schema))
+                batches.setdefault(name, []).append(to_batch(found, schema))
 
     # -- windows
 
@@ -559,9 +559,9 @@ class Ingest:
         stream, origin = self._stream(lane, name), Partition(name, number)
         since = below - 1 if stream.below is None else stream.below
         events = follower.join(below * size, since * size)
-        reference = self._gauges.reference(name)
-        if events and reference is not None:
-            batch = to_batch(events, reference.schema)
+        schema = self._gauges.schema(name)
+        if events and schema is not None:
+            batch = to_batch(events, schema)
             for window, rows in by_window(np.floor(batch.times / size).astype(np.int64)):
                 some = batch.take(rows)
                 self._add_rows(lane, origin, name, stream.open, window, some)

@@ -88,8 +88,10 @@ def test_verdicts_are_taken_at_their_place_and_twice_alike(tmp_path: Path) -> No
     first = replayed(CONFIG, str(place))
     opened = next(line for line in first if line.get("transition") == "opened")
 
-    def said(name: str, at: float, **more: str) -> app.Ruled:
-        verdict = Verdict(id=name, key=opened["alert"], ruling=Ruling.INTENDED, by="ann", at=0.0, **more)
+    def said(name: str, at: float, confirms: str = "", revokes: str = "") -> app.Ruled:
+        verdict = Verdict(
+            id=name, key=opened["alert"], ruling=Ruling.INTENDED, by="ann", at=0.0, confirms=confirms, revokes=revokes
+        )
         return app.Ruled(name, "m", verdict, at)
 
     told = tmp_path / "told.jsonl"
