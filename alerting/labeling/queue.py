@@ -605,8 +605,13 @@ class LabelQueue:
         return sum(self._move(task.id, now, lambda t: moves.rechecked(t, now)) for task in once[:missing])
 
     def _look_at_all(self, name: str, now: float) -> Counter[str]:
-        """What only the documents tell."""
+        """What only the documents tell. Should a store fail at so much, it is asked again after as long a time."""
         done = Counter[str]()
+
+        def begin(desk: Desk, _: Shelves) -> None:
+            desk.looked = now
+
+        self._desk(name, begin)
         waiting = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
         old = Wanted(dataset=name, arrived_by=now - self.rules.open_for, statuses=waiting, known=False)
         for task in self._store.find(old, _CHUNK):
@@ -621,12 +626,11 @@ class LabelQueue:
         skills = agreement.skills(*_evidence(seen))
         classes = {agreement.word(a.value) for _, votes in seen for a in votes}
 
-        def looked(desk: Desk, _: Shelves) -> None:
-            desk.looked = now
+        def learned(desk: Desk, _: Shelves) -> None:
             desk.accuracy = {by: skill.accuracy for by, skill in skills.items() if skill.checked >= agreement.ENOUGH}
             desk.classes = max(2, len(classes))
 
-        self._desk(name, looked)
+        self._desk(name, learned)
         return done
 
     def close(self) -> None:
