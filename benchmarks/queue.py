@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alerting.labeling import MongoQueue, QueueOptions, SqliteQueue
-from alerting.labeling.queue import QueueError
+from alerting.labeling.queue import LabelQueue, QueueError
 from alerting.labeling.rules import Purse, QueueRules
 from alerting.labeling.task import (
     EventRef,

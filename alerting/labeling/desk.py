@@ -6,7 +6,7 @@ that waits must have one: every move is noted in `taken` before it is made and s
 left there is looked at again when its time is up.
 
 The order lies here, not in an index of the database, as servers that speak MongoDB's protocol differ in what their
-indexes can do, while all find a document by its `_id`. A line keeps its head in the desk, at most a few hundred
+indexes can do, while all find a document by its `_id`. A line keeps its head in the desk, at most a hundred
 entries, and the rest in sorted runs of a thousand (`Shelf`) that are fetched when it is their turn: to serve costs the
 same with a hundred tasks waiting as with a million.
 """
@@ -23,11 +23,11 @@ import msgspec
 
 from alerting.labeling.task import Turn
 
-HEAD = 250  # entries of a line kept at hand, at least; at most twice as many are saved with the desk
+HEAD = 64  # entries of a line kept at hand, at least; at most twice as many are saved with the desk
 RUN = 1_000  # entries of a shelf: 60 KB
 LOOKED = 2_000  # entries that are looked at for a labeler who may have none of them
 HOUR, DAY = 3600.0, 86400.0
-_RECENT = 2_000  # answers of the last hour remembered, for the rate
+_RECENT = 500  # answers of the last hour remembered, for the rate
 _PEOPLE = 200  # labelers remembered
 _PUTS = 50  # times of draws remembered
 
