@@ -69,7 +69,7 @@ ACTS = (
     Act("repaired", 600, _REPAIRED),
     Act(
         "new products arrive, to stay",
-        2400,
+        2700,
         "Two products come to the shelf that the model was never shown (the digits 8 and 9; it knows 0 to 7). It "
         "cannot say 'unknown': it gives each of them an old name. The person on call rules that this is intended; "
         "labelers say what the pictures show; the daemon asks for retraining.",

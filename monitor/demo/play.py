@@ -58,7 +58,7 @@ models:
       mode: automatic
       every: 1m
       price: {{retrain: 300}}
-      gates: {{labels: 100, per_class: 40, new_class: 40, cool_down: 30m}}
+      gates: {{labels: 100, per_class: 55, new_class: 55, cool_down: 30m}}
 retraining_targets:
   - {{kind: webhook, url: "http://127.0.0.1:{trainer}/", secrets: ["{signing}"]}}
 """

@@ -127,7 +127,7 @@ def test_while_mongodb_is_dead_reading_pauses_within_its_budget_and_every_task_a
     with Daemon(tmp_path, config) as daemon:
         produce(kafka.bootstrap, topic, stream(count))
         daemon.wait(lambda: daemon.total("driftd_source_paused") == 1, 60, "reading to be paused")
-        assert daemon.total("driftd_consumer_lag_records") > 0
+        daemon.wait(lambda: daemon.total("driftd_consumer_lag_records") > 0, 30, "the lag to be looked at")
         assert daemon.total("driftd_outbox_bytes") < 4 * 65_536, "one read of the judge over the budget, no more"
         mongo.start()
         model = daemon.judged(count, seconds=90)
