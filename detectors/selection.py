@@ -27,6 +27,7 @@ PART = 1 << 20  # of a want; a million rows of the greatest want there is stay e
 LEAST = 0.1  # mean want under which it makes no difference: the floor is most of the sizes
 ALIKE = 1e-3  # pairs of alike rows in the reference; where more are alike, content tells no row from another
 FAR = 10.0  # deviations at which a place is cut, and the want of a column that has no end
+_AT_ONCE = 100  # rows held against all others at once: 1,000 would take 16 MB for a moment
 _SAMPLED = 1_000  # rows of the reference whose neighbours are looked for: 20 ms
 _ROUNDS = 10  # of Lloyd's: the cells need not be the best, only the same on every replica
 
@@ -401,9 +402,14 @@ def nearness(reference: Reference, places: Places) -> float:
     rows = places.of(reference.profile.sample.numbers[:_SAMPLED, places.columns])
     if len(rows) < 2:
         return 0.0
-    squares = _distances(rows, rows)
-    np.fill_diagonal(squares, np.inf)
-    return float(np.sqrt(np.quantile(squares.min(axis=1), 0.01)))
+    nearest = np.empty(len(rows))
+    for first in range(0, len(rows), _AT_ONCE):
+        part = rows[first : first + _AT_ONCE]
+        squares = _distances(part, rows)
+        own = np.arange(len(part))
+        squares[own, first + own] = np.inf
+        nearest[first : first + len(part)] = squares.min(axis=1)
+    return float(np.sqrt(np.quantile(nearest, 0.01)))
 
 
 def region(profile: Profile, reference: Profile, column: str) -> Floats:

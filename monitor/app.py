@@ -39,6 +39,7 @@ from monitor.journal import Journal
 from monitor.judge import Effects, Judge
 from monitor.log import DiskLog, InUse, MemoryLog
 from monitor.loop import IngestLoop, JudgeLoop, Stage, sender
+from monitor.memory import keep_one_heap
 from monitor.metrics import Meters
 from monitor.people import People, resident
 from monitor.plan import Plan, labelled, plans, server_of
@@ -352,6 +353,7 @@ def set_up_logging(options: LogOptions) -> None:
 
 def run(config: Config) -> int:
     """`driftd run`: until SIGTERM or SIGINT; a second one ends at once."""
+    keep_one_heap()
     set_up_logging(config.log)
     try:
         app = App(config)

@@ -125,18 +125,19 @@ def _places(z: Floats, codes: NDArray[np.integer]) -> Floats:
 
     Words are apart as far as the means of the other columns differ between them (Benzecri 1973); standardised.
     """
-    tables = [
-        np.stack([codes[:, c] == w for w in range(WORDS)], axis=1).astype(np.float64) for c in range(codes.shape[1])
-    ]
-    standard = [_standard(table) for table in tables]
-    places = np.zeros((len(tables), WORDS))
-    for c, table in enumerate(tables):
-        others = [z, *standard[:c], *standard[c + 1 :]]
-        rest = np.concatenate(others, axis=1)
-        count = table.sum(axis=0)
+    rows, width = codes.shape
+    coded = [np.where((codes[:, c] >= 0) & (codes[:, c] < WORDS), codes[:, c], WORDS) for c in range(width)]
+    counts = [np.bincount(code, minlength=WORDS + 1)[:WORDS].astype(np.float64) for code in coded]
+    centered = z - z.mean(axis=0)
+    places = np.zeros((width, WORDS))
+    for c, (code, count) in enumerate(zip(coded, counts, strict=True)):
+        sums = np.zeros((WORDS + 1, z.shape[1]))
+        np.add.at(sums, code, centered)
+        # Of the other words by counts alone: a table of all words by all rows would be 30 MB of a small daemon.
+        tied = [_standard(_together(code, coded[d]), count, counts[d], rows) for d in range(width) if d != c]
         share = count / max(count.sum(), 1)
         # five rows of nothing: a word seen once says little of where it lies
-        means = (table.T @ (rest - rest.mean(axis=0))) / (count + 5)[:, None]
+        means = np.concatenate([sums[:WORDS], *tied], axis=1) / (count + 5)[:, None]
         axis = np.linalg.svd(np.sqrt(share)[:, None] * means, full_matrices=False)[0][:, :1]
         place = axis[:, 0] / np.sqrt(np.maximum(share, 1e-12)) * (count > 0) if axis.size else np.zeros(WORDS)
         place = (place - share @ place) * (count > 0)
@@ -145,9 +146,18 @@ def _places(z: Floats, codes: NDArray[np.integer]) -> Floats:
     return places
 
 
-def _standard(table: Floats) -> Floats:
-    spread = table.std(axis=0)
-    return np.asarray((table - table.mean(axis=0))[:, spread > 0] / spread[spread > 0])
+def _together(a: NDArray[np.integer], b: NDArray[np.integer]) -> Floats:
+    """In how many rows each two words come (WORDS, WORDS)."""
+    both = np.bincount(a * (WORDS + 1) + b, minlength=(WORDS + 1) ** 2).reshape(WORDS + 1, WORDS + 1)
+    return both[:WORDS, :WORDS].astype(np.float64)
+
+
+def _standard(together: Floats, count: Floats, other: Floats, rows: int) -> Floats:
+    """Of each word, the sum of another column's standardised words over its rows (WORDS, words that vary)."""
+    share = other / rows
+    varies = (share > 0) & (share < 1)
+    spread = np.sqrt(share * (1.0 - share))[varies]
+    return np.asarray((together - count[:, None] * share)[:, varies] / spread)
 
 
 def _ties(features: Floats) -> tuple[NDArray[np.int32], Floats]:
