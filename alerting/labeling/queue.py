@@ -837,6 +837,7 @@ def _planted(item: Known, now: float) -> LabelTask:
         inputs=item.inputs,
         uri=item.uri,
         picture=item.picture,
+        classes=item.classes,
         since=now,
         place=Place(Turn.KNOWN, float(int(name[:8], 16))),
         need=moves.LABELS,
