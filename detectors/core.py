@@ -68,6 +68,13 @@ class ColumnSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Annotated[Kind, msgspec.Meta(description="What its values are; any other value is counted as wrong.")]
     role: Annotated[Role, msgspec.Meta(description="Where it comes from; metrics and texts name it.")] = Role.INPUT
     size: Annotated[int, msgspec.Meta(ge=0, description="Length of a vector; 0 where it varies or does not apply.")] = 0
+    names: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="Of a vector what its places are called. Of a category what the whole numbers from 0 on stand "
+            "for, where it is sometimes told by number. Empty: nobody said."
+        ),
+    ] = ()
 
 
 @dataclass(slots=True)
@@ -75,9 +82,9 @@ class Column:
     """Values of one column, row by row.
 
     `values` by kind: number and flag float64 (n,), NaN = missing; category int32 (n,), index into `words`,
-    -1 = missing; text object (n,), str or None = missing; vector float64 (n, size), a row of NaN = missing.
-    `wrong` (n,) tells by `Wrong` where another value than declared arrived, and what; such a row is missing in `values`
-    too. None = nowhere.
+    -1 = missing; text object (n,), str or None = missing; vector float64 (n, size), a row of NaN = missing, `words`
+    what its places are called, where somebody said. `wrong` (n,) tells by `Wrong` where another value than declared
+    arrived, and what; such a row is missing in `values` too. None = nowhere.
     """
 
     kind: Kind
@@ -134,12 +141,12 @@ def text(values: Iterable[str | None], wrong: Codes | Mask | None = None) -> Col
     return Column(Kind.TEXT, held, (), _codes(wrong))
 
 
-def vector(values: Any, wrong: Codes | Mask | None = None) -> Column:
-    """A vector column from a matrix (n, size), a row of NaN = missing."""
+def vector(values: Any, wrong: Codes | Mask | None = None, names: Sequence[str] = ()) -> Column:
+    """A vector column from a matrix (n, size), a row of NaN = missing; `names` of its places."""
     matrix = np.asarray(values, np.float64)
     if matrix.ndim != 2:
         raise ValueError(f"a vector column takes a matrix of rows, not {matrix.ndim} dimensions")
-    return Column(Kind.VECTOR, matrix, (), _codes(wrong))
+    return Column(Kind.VECTOR, matrix, tuple(names), _codes(wrong))
 
 
 def empty(kind: Kind, n: int, size: int = 0) -> Column:
@@ -175,7 +182,9 @@ def _join_columns(parts: Sequence[Column]) -> Column:
             v if v.shape[1] == size else np.pad(v, ((0, 0), (0, size - v.shape[1])), constant_values=np.nan)
             for v in values
         ]
-    return Column(first.kind, np.concatenate(values), (), wrong)
+    # a part in which all are missing has none
+    names = {tuple(p.words) for p in parts if p.words}
+    return Column(first.kind, np.concatenate(values), names.pop() if len(names) == 1 else (), wrong)
 
 
 @dataclass(slots=True)

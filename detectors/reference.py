@@ -99,7 +99,9 @@ def scored(batch: Batch, scorers: Mapping[str, Scorer], fitted: Mapping[str, Any
 def describe(batch: Batch, roles: Mapping[str, Role]) -> tuple[ColumnSpec, ...]:
     """The schema of a raw batch."""
     return tuple(
-        ColumnSpec(name, c.kind, roles.get(name, Role.INPUT), c.values.shape[1] if c.kind is Kind.VECTOR else 0)
+        ColumnSpec(name, c.kind, roles.get(name, Role.INPUT), c.values.shape[1], tuple(c.words))
+        if c.kind is Kind.VECTOR
+        else ColumnSpec(name, c.kind, roles.get(name, Role.INPUT))
         for name, c in batch.columns.items()
     )
 

@@ -28,7 +28,7 @@ from detectors.scorers.novelty import Novelty
 from detectors.scorers.outcome import Outcome
 from detectors.scorers.projection import Projection
 from detectors.scorers.rules import Rules as RuleLayer
-from detectors.scorers.text import ADDRESSES, Text
+from detectors.scorers.text import UNREAD, Text
 from detectors.scorers.uncertainty import Uncertainty
 from detectors.selection import (
     Clusters,
@@ -119,7 +119,7 @@ def default_scorers(schema: Sequence[ColumnSpec]) -> dict[str, Scorer]:
     if kinds.get("members") is Kind.VECTOR:
         found["committee"] = Committee()
     texts = [spec.name for spec in schema if spec.kind is Kind.TEXT]
-    worded = tuple(name for name in texts if name not in ADDRESSES)
+    worded = tuple(name for name in texts if name not in UNREAD)
     if worded:
         found["text"] = Text() if len(worded) == len(texts) else Text(columns=worded)
     if kinds.get("rule") is Kind.CATEGORY:

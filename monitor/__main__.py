@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("data", type=Path, metavar="DATA", help="a Parquet, CSV or JSON-lines file, or a directory")
     build.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     build.add_argument("--model", default="", help="the model's name, as events give it")
-    build.add_argument("-c", "--config", type=Path, help="take the model's scorers from this configuration")
+    build.add_argument("-c", "--config", type=Path, help="take the model's scorers and classes from it")
     show = command(references, "show", _reference_show, "say what a reference holds")
     show.add_argument("file", type=Path, metavar="FILE")
 
@@ -144,7 +144,7 @@ def _reference_build(given: argparse.Namespace) -> int:
 
     model = _model(given.config, given.model) if given.config is not None else ModelOptions(name=given.model)
     try:
-        rows = Training(given.data, given.model)
+        rows = Training(given.data, given.model, model.classes or ())
         source = f"training rows of {given.data.name}"
         bar = _Bar(f"reading {given.data} twice", 2 * rows.size)
         with hosting([model], Meters()) as committees, bar:

@@ -227,6 +227,15 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[ColumnSpec, ...] | None,
         Meta(description="Columns declared; empty: those that the reference, or what it is learned from, has."),
     ] = None
+    classes: Annotated[
+        Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=2, max_length=4096)]
+        | None,
+        Meta(
+            description="What the places of `outputs.scores` are called, where that is a list, such as `[can, jar]`: "
+            "an answer `1` is then a `jar`, and labelers choose from these names. Empty: the names that scores come "
+            "by; without them labelers are offered no choices."
+        ),
+    ] = None
     scorers: Annotated[
         tuple[Annotated[Scorer, Meta(extra={"table": SCORERS})], ...] | None,
         Meta(description="What derives columns from rows; empty: all that the model's columns allow."),
@@ -487,6 +496,7 @@ def _contradictions(config: Config) -> Iterator[str]:
 
 
 def _check_contradictions(config: Config, model: ModelOptions, path: str) -> Iterator[str]:
+    yield from _twice(list(model.classes or ()), path + ".classes[{}]", "give each class a name of its own")
     compare = model.compare
     if compare is not None and compare.stable == compare.candidate:
         yield f"{path}.compare.candidate: {compare.candidate!r} is the stable version; name the other one"

@@ -65,6 +65,7 @@ class Event(msgspec.Struct, kw_only=True):
     scores: Any = None  # outputs.scores: one per class; list, or object class -> score
     members: Any = None  # outputs.members: one list of scores per committee member
     embedding: Any = None
+    boxes: Any = None  # outputs.boxes: parts of a picture, see `monitor.decode.boxes`
     latency: Any = None  # seconds
     status: Any = None
     path: Any = None  # modules the event took, joined with ">"
@@ -75,8 +76,8 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 RESERVED = (
-    "label", "value", "confidence", "scores", "members", "embedding", "latency", "status", "path", "rule", "user",
-    "version",
+    "label", "value", "confidence", "scores", "members", "embedding", "boxes", "latency", "status", "path", "rule",
+    "user", "version",
 )  # fmt: skip
 
 # What scorers derive; an input of such a name would be written over.

@@ -25,7 +25,7 @@ from detectors.profile import NUMERIC, Profile
 from detectors.reference import Reference
 from monitor.decode import Auto
 from monitor.decode.columns import to_batch
-from monitor.event import TAKEN, Event, Record
+from monitor.event import TAKEN, Event, Record, Schema
 from monitor.recent import Recent
 from monitor.scopes import RARE, SLICE, Scopes
 
@@ -38,6 +38,7 @@ class Held(NamedTuple):
     """What the daemon holds of a model that events can be explained by."""
 
     reference: Reference
+    schema: Schema  # by which its events are read
     scorers: Mapping[str, Scorer]
     scopes: Scopes
     dataset: str
@@ -128,7 +129,7 @@ class Explaining:
                 f"the event names the model {name[:200]!r}; say which of these it is: {', '.join(models)}"
             )
         held = models[name]
-        batch = held.reference.scored(to_batch([event], held.reference.schema), held.scorers)
+        batch = held.reference.scored(to_batch([event], held.schema), held.scorers)
         known = _Known(batch, (GIVEN,))
         return self._explain(event.id, name, held, known, self._task(event.id, name, held), alerts)
 

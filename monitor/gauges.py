@@ -5,13 +5,14 @@ See `monitor.references` for why a window has its own. A window keeps the gauges
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from detectors.core import Batch, Scorer
 from detectors.encode import Undecodable
 from detectors.profile import Profile
 from detectors.reference import Reference, scored
+from monitor.classes import names_of, schema_of
 from monitor.event import Schema
 from monitor.exchange import Counted
 from monitor.references import References
@@ -24,6 +25,10 @@ Turn = tuple[str, int]  # a reference's version, and the first window counted on
 class Model(Protocol):
     """What counting has to know of a configured model."""
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
     @property
     def scopes(self) -> Scopes: ...
@@ -35,6 +40,7 @@ class Gauge(NamedTuple):
     """A reference, what derives the columns that it has, and what offers rows to labelers by it."""
 
     reference: Reference
+    schema: Schema  # by which events are read to be counted on it
     scorers: Mapping[str, Scorer]
     offer: Offer | None
 
@@ -128,7 +134,8 @@ class Gauges:
     def _gauge(self, model: str, reference: Reference) -> Gauge:
         plan = self._models[model]
         offer = None if plan.sampling is None else Offer(plan.sampling, reference)
-        return Gauge(reference, plan.scorers(reference.schema), offer)
+        schema = schema_of(plan.name, reference, plan.classes)
+        return Gauge(reference, schema, plan.scorers(reference.schema), offer)
 
     def reference(self, model: str) -> Reference | None:
         """What the model is judged by; None while it is being learned."""
@@ -139,7 +146,11 @@ class Gauges:
         """By which the model's events are read: of what takes the place of its reference as soon as rows are counted on
         it, for a new version's answers may be of another length. None while its reference is being learned."""
         gauge = self._next.get(model) or self._current.get(model)
-        return None if gauge is None else gauge.reference.schema
+        return None if gauge is None else gauge.schema
+
+    def names(self, model: str) -> Sequence[str]:
+        """What the model's answers are called that are places in its scores."""
+        return names_of(self.schema(model) or ())
 
     def schemas(self) -> Mapping[str, Schema]:
         """Of the models whose rows need not come as events."""

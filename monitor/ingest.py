@@ -52,6 +52,8 @@ class Model(Protocol):
     def name(self) -> str: ...
     @property
     def learn(self) -> int: ...  # events to learn a reference from
+    @property
+    def classes(self) -> Sequence[str]: ...
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
     @property
     def sampling(self) -> SamplingOptions | None: ...
@@ -727,7 +729,8 @@ class Ingest:
     def _new_lane(self) -> _Lane:
         lane = _Lane()
         lane.outcomes = {
-            model: Outcomes(options, partial(self._gauges.reference, model)) for model, options in self._labels.items()
+            model: Outcomes(options, partial(self._gauges.reference, model), partial(self._gauges.names, model))
+            for model, options in self._labels.items()
         }
         lane.versions = {
             model: Versions(self._options.size, partial(self._gauges.reference, model)) for model in self._compared

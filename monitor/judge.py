@@ -28,6 +28,7 @@ from detectors.reference import Reference, scored
 from monitor.accuracy import CHECK as LABELED
 from monitor.accuracy import Accuracy, AccuracyOptions, concept
 from monitor.accuracy import State as Labelled
+from monitor.classes import choices, schema_of
 from monitor.decode.columns import to_batch
 from monitor.event import Event, Schema
 from monitor.examples import Ids, remember, with_examples
@@ -70,6 +71,8 @@ class Model(Protocol):
     def learn(self) -> int: ...
     @property
     def declared(self) -> Schema | None: ...  # columns that are configured, None = whatever the events have
+    @property
+    def classes(self) -> Sequence[str]: ...  # by their place in a list of scores; empty: not told
     @property
     def checks(self) -> Sequence[Check]: ...
     @property
@@ -142,6 +145,7 @@ class _Desk:
         self.window = window
         self.state = _State()
         self.reference: Reference | None = None
+        self.schema: Schema = ()  # by which its events are read
         self.scorers: Mapping[str, Scorer] = {}
         self.watches: dict[str, Watch] = {}  # by scope; once there is a reference, the whole model first
         self.sampler = None if plan.sampling is None else Sampler(plan.name, plan.sampling, plan.dataset)
@@ -162,6 +166,7 @@ class _Desk:
     def judge_by(self, reference: Reference) -> None:
         """Watches the model and its slices against this reference, with nothing remembered."""
         self.reference = reference
+        self.schema = schema_of(self.plan.name, reference, self.plan.classes)
         self.scorers = self.plan.scorers(reference.schema)
         if self.accuracy is not None:
             self.accuracy.judge_by(reference)
@@ -277,7 +282,7 @@ class Judge:
     def _renew(self, desk: _Desk, turn: Turn, effects: Effects) -> None:
         """What retraining and comparing versions lead to."""
         effects.requests += turn.requests
-        effects.draws += turn.draws
+        effects.draws += [_offering(draw, desk.schema) for draw in turn.draws]
         if turn.answered and desk.successor is not None and desk.reference is not None:
             version = turn.deployed or ""
             desk.successor.begin(f"version {version} answers a request to retrain", of=version)
@@ -398,7 +403,7 @@ class Judge:
             if draw is not None:
                 if desk.accuracy is not None:
                     desk.accuracy.drawn(draw)
-                effects.draws.append(draw)
+                effects.draws.append(_offering(draw, desk.schema))
                 state.tasks += len(draw.tasks)
         self._track(desk, effects)
 
@@ -433,7 +438,7 @@ class Judge:
                 for name, part in decoded.items():
                     parts.setdefault(name, []).append(part)
             if partial.events:  # decoded before the reference was there
-                rows = scored(to_batch(partial.events, reference.schema), desk.scorers, reference.fitted)
+                rows = scored(to_batch(partial.events, desk.schema), desk.scorers, reference.fitted)
                 whole, own = Profile(layout), dict[str, Profile]()
                 whole.update(rows)
                 remember(ids, rows, whole)
@@ -619,7 +624,9 @@ class Judge:
         for key, desk in self._desks.items():
             reference, plan = desk.reference, desk.plan
             if reference is not None and key not in self._unasked:
-                found[plan.name] = Held(reference, desk.scorers, plan.scopes, plan.dataset, desk.recent, desk.window)
+                found[plan.name] = Held(
+                    reference, desk.schema, desk.scorers, plan.scopes, plan.dataset, desk.recent, desk.window
+                )
         return found
 
     def requests(self) -> list[Request]:
@@ -631,6 +638,13 @@ class Judge:
     def alerts(self) -> list[Alert]:
         """For any thread: the open alerts and those resolved lately, as they were after the last window."""
         return [alert for shown in tuple(self._shown.values()) for alert in shown.alerts]
+
+
+def _offering(draw: Draw, schema: Schema) -> Draw:
+    """The draw with what labelers may choose from."""
+    classes = choices(schema)
+    tasks = tuple(msgspec.structs.replace(task, classes=classes) for task in draw.tasks)
+    return msgspec.structs.replace(draw, tasks=tasks) if classes else draw
 
 
 def _versions(partials: Sequence[Partial]) -> Counter[str]:

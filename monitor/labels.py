@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 from detectors.core import Batch, Column, ColumnSpec, Floats, Ints, Kind, Role, keys_of
 from detectors.reference import Reference
 from detectors.units import Seconds
-from monitor.decode.columns import word
+from monitor.decode.columns import called, word
 from monitor.event import Event, Label
 
 SCHEMA = tuple(
@@ -108,9 +108,15 @@ class Outcomes:
     that no label came for.
     """
 
-    def __init__(self, options: LabelOptions, reference: Callable[[], Reference | None]) -> None:
+    def __init__(
+        self,
+        options: LabelOptions,
+        reference: Callable[[], Reference | None],
+        names: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._options = options
         self._reference = reference  # the model's, None while it is being learned
+        self._names = names  # of classes that are told by their place
         self._rows = np.zeros(0, _ROW)  # ascending by key
         self._limit = _ALL  # keys under it are kept
         self._newest = -math.inf
@@ -216,7 +222,7 @@ class Outcomes:
         return events
 
     def _outcome(self, held: _Held, row: Any, at: float, confidences: Floats) -> Event | None:
-        truth, target = _hash(word(held.label)), _number(held.value)
+        truth, target = _hash(called(word(held.label), self._names())), _number(held.value)
         old, old_target = int(row["truth"]), float(row["target"])
         if not truth and math.isnan(target):
             self._counts["unknown"] += 1

@@ -54,6 +54,7 @@ class Plan:
         self.path = options.reference.path or None  # empty: a variable that was not set
         self.dataset = self.name
         self.declared = options.columns
+        self.classes = options.classes or ()  # by their place in a list of scores
         sampling = options.sampling
         self.sampling: SamplingOptions | None = sampling if sampling is not None and sampling.per_hour else None
         self.accuracy = options.accuracy

@@ -45,6 +45,7 @@ SCORES = 20  # largest scores kept of an event's prediction
 INPUTS, INPUT = 100, 400  # inputs kept of an event, characters of one
 HELD = 4  # times the most that may be asked for: the draw's own, its reserve, and room for what a raised floor changes
 SAMPLED = 16  # rows of a lane's window, any rows, in which the region of an alert is looked for
+_LARGEST_SIDE = 10**6  # pixels of a picture
 CLASSES = 50  # that have quotas or shares
 
 # Reasons to be asked for in any case; those of a quota begin with CLASS.
@@ -156,6 +157,9 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     why: dict[str, str] = {}  # what speaks for it, by reason
     inputs: list[tuple[str, str | float | bool]] = []
     place: list[float] = []  # where it lies, for what may be asked for in any case
+    classes: list[str] = []  # what the scores are of; empty: nobody said
+    boxes: str = ""  # as in the column
+    picture: tuple[int, int] | None = None  # width and height in pixels
 
 
 class Offer:
@@ -267,6 +271,7 @@ class _Held:
         """The row without it."""
         rows = self._rows
         scores = rows.get("scores")
+        highest = _highest(scores, i)
         uris = (as_shown(rows.get(name), i) for name in ADDRESSES)
         # the same of all rows, as the batch's sum is: one that the calibration does not know is as expected as the rest
         expected = rows.get("expected_correct") or rows.get("confidence")
@@ -278,7 +283,7 @@ class _Held:
             number=self._origin.number,
             label=_word(rows.get("label"), i),
             version=_word(rows.get("version"), i),
-            scores=[] if scores is None or scores.kind is not Kind.VECTOR else _finite(scores.values[i, :SCORES]),
+            scores=[] if scores is None else scores.values[i, highest].tolist(),
             margin=_number(rows.get("margin"), i),
             entropy=_nats(_number(rows.get("entropy"), i), scores),
             expected=_number(expected, i),
@@ -286,6 +291,9 @@ class _Held:
             uri=next((uri for uri in uris if isinstance(uri, str)), ""),
             why={reason: texts[i] for reason, texts in self.said.items() if texts and texts[i]},
             inputs=[(name, value) for name, column in self._inputs if (value := as_shown(column, i)) is not None],
+            classes=[] if scores is None or not scores.words else [scores.words[at] for at in highest],
+            boxes=_boxes(rows.get("boxes"), i),
+            picture=_picture(rows, i),
         )
 
 
@@ -339,5 +347,21 @@ def as_shown(column: Column | None, i: int) -> str | float | bool | None:
     return bool(number) if number is not None and column.kind is Kind.FLAG else number
 
 
-def _finite(values: Floats) -> list[float]:
-    return [float(v) for v in values if np.isfinite(v)]
+def _highest(scores: Column | None, i: int) -> list[int]:
+    """Places of a row's highest scores, in their order."""
+    if scores is None or scores.kind is not Kind.VECTOR:
+        return []
+    values = scores.values[i]
+    order = np.argsort(-values, kind="stable")[:SCORES]
+    return sorted(int(at) for at in order if np.isfinite(values[at]))
+
+
+def _boxes(column: Column | None, i: int) -> str:
+    return "" if column is None or column.kind is not Kind.TEXT or column.values[i] is None else str(column.values[i])
+
+
+def _picture(rows: Batch, i: int) -> tuple[int, int] | None:
+    """Width and height in pixels, where the event tells both."""
+    sides = [_number(rows.get(name), i) for name in ("picture.width", "picture.height")]
+    width, height = (round(side) if side is not None and 1 <= side <= _LARGEST_SIDE else 0 for side in sides)
+    return (width, height) if width and height else None

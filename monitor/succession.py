@@ -16,6 +16,7 @@ from alerting.alert import rfc3339
 from alerting.verdicts import Learn
 from detectors.core import Scorer
 from detectors.reference import Reference, build_from
+from monitor.classes import named
 from monitor.decode.columns import infer, to_batch
 from monitor.event import Event, Schema
 from monitor.exchange import Partial
@@ -35,6 +36,8 @@ class Model(Protocol):
     def learn(self) -> int: ...
     @property
     def declared(self) -> Schema | None: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
     def scorers(self, schema: Schema) -> Mapping[str, Scorer]: ...
 
 
@@ -61,7 +64,7 @@ class Succession(msgspec.Struct):
 
 def reference_of(plan: Model, events: Sequence[Event], source: str) -> Reference:
     """A reference of events as they came."""
-    schema = plan.declared or infer(events)
+    schema = named(plan.declared or infer(events), plan.classes)
     rows = to_batch(events, schema)
     return build_from(
         plan.name,

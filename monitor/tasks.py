@@ -25,6 +25,7 @@ from detectors.profile import Profile
 from detectors.reference import Reference
 from detectors.selection import Pools, nearness, places_of, region, resized
 from monitor.budget import Purse
+from monitor.decode.boxes import unpacked
 from monitor.exchange import Partial
 from monitor.sampling import ANY, CLASS, FEEDBACK, HELD, NEW, SURE, Candidate, SamplingOptions
 
@@ -327,15 +328,17 @@ class Sampler:
             model=labeling.ModelRef(self._model, version),
             prediction=labeling.Prediction(
                 row.label,
-                tuple(labeling.ClassScore(str(i), v) for i, v in enumerate(row.scores)),
+                tuple(map(labeling.ClassScore, row.classes or [""] * len(row.scores), row.scores)),
                 row.margin,
                 row.entropy,
+                boxes=unpacked(row.boxes),
             ),
             select=replace(select, score=row.want, score_version=version, expected=row.expected),
             reason=reason,
             stands_for=copies,
             inputs=tuple(labeling.Named(name, value) for name, value in row.inputs),
             uri=row.uri,
+            picture=None if row.picture is None else labeling.Picture(*row.picture),
         )
 
 

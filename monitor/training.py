@@ -20,6 +20,7 @@ import numpy as np
 
 from detectors.core import Batch, Kind, Scorer
 from detectors.reference import Reference, build
+from monitor.classes import named
 from monitor.decode import Own
 from monitor.decode.columns import from_table, infer, row_event, to_batch
 from monitor.event import Event, Record, Schema
@@ -41,12 +42,13 @@ class Unusable(Exception):
 class Training:
     """Rows of files, readable as often as needed."""
 
-    def __init__(self, path: Path, model: str = "") -> None:
-        """Unusable when there is no file of a known kind. `model`: of events, those that name another are left out."""
+    def __init__(self, path: Path, model: str = "", classes: Sequence[str] = ()) -> None:
+        """Unusable when there is no file of a known kind. `model`: of events, those that name another are left out.
+        `classes` by their place in a list of scores."""
         self.files = _files(path)
         self.model = model
         self.size = sum(file.stat().st_size for file in self.files)  # bytes
-        self.schema = self._schema()
+        self.schema = named(self._schema(), classes)
 
     def reference(self, scorers: Mapping[str, Scorer], *, source: str, created: float, progress: Progress) -> Reference:
         """A reference of all rows; `progress` is told of every byte twice."""

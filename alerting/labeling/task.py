@@ -24,7 +24,7 @@ _SCORES, _NAME, _TEXT = 100, 200, 4_000  # classes kept, characters of a class n
 _INPUTS, _INPUT = 100, 400  # inputs kept, characters of one
 _OTHERS = 10  # other versions' answers kept
 _BOXES = 200  # boxes of a picture kept
-_BOXES = 200
+_CLASSES = 100  # to choose from
 _INT64 = 2**63  # BSON holds no larger integer
 
 Value = str | int | float | bool | None
@@ -111,7 +111,7 @@ class ModelRef(msgspec.Struct, frozen=True):
 class ClassScore(msgspec.Struct, frozen=True):
     """A score of a class. A list of these, as a class name must not become a key of the document."""
 
-    name: str
+    name: str  # empty: nobody said which class it is of
     value: float | None  # None: not finite
 
 
@@ -330,6 +330,7 @@ class LabelTask(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Named, ...] = ()  # what the labeler is shown
     uri: str = ""  # where what is judged lies, such as s3://bucket/picture.jpg
     picture: Picture | None = None  # None: no picture, or of unknown size
+    classes: tuple[str, ...] = ()  # to choose from, in the order of the model's scores; empty: nobody named them
     since: float = 0.0  # UTC seconds of the clock at which it came to the queue
     place: Place = Place()
     lease: Lease | None = None
@@ -444,6 +445,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Named, ...] = ()
     uri: str = ""
     picture: Picture | None = None
+    classes: tuple[str, ...] = ()  # as the dataset's other tasks have them, lest it be told from these
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -459,13 +461,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     picture: Picture | None
     date: datetime  # when it was drawn
     prediction: Prediction | None  # None: the labelers are not to be led
-    classes: tuple[str, ...] = ()  # that the model knows, as far as its scores name them
+    classes: tuple[str, ...] = ()  # to choose from; empty: anything may be said
 
 
 def asked(task: LabelTask, *, prediction: bool) -> Asked:
     """The task as it is shown outside."""
     said = replace(task.prediction, others=()) if prediction else None
-    names = {score.name for score in task.prediction.scores}
     return Asked(
         task=task.id,
         dataset=task.dataset,
@@ -477,8 +478,7 @@ def asked(task: LabelTask, *, prediction: bool) -> Asked:
         picture=task.picture,
         date=task.date,
         prediction=said,
-        # scores that are only numbered name no class
-        classes=tuple(sorted(names)) if str(task.prediction.label) in names else (),
+        classes=task.classes,
     )
 
 
@@ -574,6 +574,7 @@ def bounded(task: LabelTask) -> LabelTask:
         ),
         inputs=tuple(Named(cut(i.name, _NAME), _short(held(i.value))) for i in task.inputs[:_INPUTS]),
         uri=cut(task.uri),
+        classes=tuple(cut(name, _NAME) for name in task.classes) if len(task.classes) <= _CLASSES else (),
         truth=held(task.truth),
     )
 

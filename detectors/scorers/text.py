@@ -20,7 +20,8 @@ PAIRS = 100_000  # of neighbouring words, in both halves together: 1.6 MB
 READ = 4_096  # characters looked at for words, so that one long text costs under 1 ms
 PACKED = 1_024  # bytes looked at for compression; 70 us of them
 PRIMER = 2_048  # bytes of the reference's texts that the compressor knows beforehand: all that its window holds
-ADDRESSES = ("uri", "image")  # text columns that say where something lies, and are not read
+ADDRESSES = ("uri", "image")  # text columns that say where something lies
+UNREAD = (*ADDRESSES, "boxes")  # those that hold no words
 PRIOR = 0.1  # pairs added to those seen and to those expected: one unseen pair of rare words is no wonder
 
 Hashes = NDArray[np.uint64]

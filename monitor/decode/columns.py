@@ -18,6 +18,7 @@ from detectors import core
 from detectors.core import Batch, Codes, Column, ColumnSpec, Floats, Kind, Role, Wrong
 from detectors.scorers.text import ADDRESSES
 from monitor.decode.body import flatten
+from monitor.decode.boxes import BOXES, packed
 from monitor.decode.times import parse_time, parse_times
 from monitor.event import RESERVED, TAKEN, Event, Schema
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 2000  # inferred; those that most events have
 MAX_VECTOR = 4096  # numbers of a vector whose length varies: one long row pads all others of its batch
 
-OUTPUTS = ("label", "value", "confidence", "scores", "members", "embedding")
+OUTPUTS = ("label", "value", "confidence", "scores", "members", "embedding", BOXES)
 SOFTWARE = ("latency", "status")
 CONTEXT = ("path", "rule", "user", "version")
 
 _KINDS = {
     "label": Kind.CATEGORY, "value": Kind.NUMBER, "confidence": Kind.NUMBER, "scores": Kind.VECTOR,
-    "members": Kind.VECTOR, "embedding": Kind.VECTOR, "latency": Kind.NUMBER, "status": Kind.CATEGORY,
+    "members": Kind.VECTOR, "embedding": Kind.VECTOR, BOXES: Kind.TEXT, "latency": Kind.NUMBER, "status": Kind.CATEGORY,
     "path": Kind.CATEGORY, "rule": Kind.CATEGORY, "user": Kind.CATEGORY, "version": Kind.CATEGORY,
     "truth": Kind.CATEGORY,
 }  # fmt: skip
@@ -66,10 +67,18 @@ def word(value: Any) -> str | None:
     return None
 
 
-def numbers_of(value: Any) -> list[Any] | None:
-    """The numbers of a vector in order: lists of any nesting end to end, objects by sorted name; None = no vector."""
+def numbers_of(value: Any, names: Sequence[str] = ()) -> list[Any] | None:
+    """The numbers of a vector in order: lists of any nesting end to end, objects by sorted name; None = no vector.
+
+    An object of these `names` is in their order; one of as many others is no vector, lest they be taken for these.
+
+    >>> numbers_of({"jar": 0.3, "can": 0.7}), numbers_of({"jar": 0.3, "can": 0.7}, ["jar", "can"])
+    ([0.7, 0.3], [0.3, 0.7])
+    """
     if isinstance(value, dict):
-        value = [value[key] for key in sorted(value)]
+        if names and len(value) == len(names) and value.keys() != set(names):
+            return None
+        value = [value[key] for key in (names if len(value) == len(names) else sorted(value))]
     if not isinstance(value, list):
         return None
     out: list[Any] = []
@@ -137,6 +146,17 @@ def flag_column(values: Floats, wrong: Codes | None = None) -> Column:
     return core.number(np.where(other, np.nan, values), codes, Kind.FLAG)
 
 
+def called(text: str | None, names: Sequence[str]) -> str | None:
+    """A word, or what it stands for where it is no name itself but the place of one.
+
+    >>> called("1", ["can", "jar"]), called("box", ["can", "jar"]), called("1", ["1", "0"]), called("7", ["can", "jar"])
+    ('jar', 'box', '1', '7')
+    """
+    if text is None or not names or text in names or not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        return text
+    return names[int(text)] if str(int(text)) == text and int(text) < len(names) else text
+
+
 def _texts(values: Sequence[Any], read: Callable[[Any], str | None]) -> tuple[list[str | None], Codes | None]:
     words = [None if value is None else read(value) for value in values]
     return words, _told([
@@ -152,12 +172,12 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def vectors(values: Sequence[Any], size: int) -> tuple[Floats, Codes | None]:
+def vectors(values: Sequence[Any], size: int, names: Sequence[str] = ()) -> tuple[Floats, Codes | None]:
     """A matrix (n, size), a row of NaN = missing, and what arrived in rows that are no vector or of another length.
 
     Size 0 takes any length up to MAX_VECTOR and pads with NaN to the longest.
     """
-    rows = [None if value is None else numbers_of(value) for value in values]
+    rows = [None if value is None else numbers_of(value, names) for value in values]
     limit = size or MAX_VECTOR
     fits = [row is not None and (len(row) == size if size else len(row) <= limit) for row in rows]
     width = size or max((len(row) for row, fit in zip(rows, fits, strict=True) if fit and row is not None), default=0)
@@ -183,9 +203,12 @@ def column(spec: ColumnSpec, values: Sequence[Any]) -> Column:
     if spec.kind in (Kind.NUMBER, Kind.FLAG):
         return _numbers(values, spec.kind)
     if spec.kind is Kind.VECTOR:
-        return core.vector(*vectors(values, spec.size))
-    words, wrong = _texts(values, word if spec.kind is Kind.CATEGORY else _text)
-    return core.category(words, wrong) if spec.kind is Kind.CATEGORY else core.text(words, wrong)
+        return core.vector(*vectors(values, spec.size, spec.names), spec.names)
+    read = word if spec.kind is Kind.CATEGORY else packed if spec.name == BOXES else _text
+    words, wrong = _texts(values, read)
+    if spec.kind is Kind.TEXT:
+        return core.text(words, wrong)
+    return core.category([called(w, spec.names) for w in words] if spec.names else words, wrong)
 
 
 def _values(events: Sequence[Event], spec: ColumnSpec) -> list[Any]:
@@ -249,6 +272,7 @@ def _spec(name: str, values: Sequence[Any], role: Role) -> ColumnSpec | None:
     if kind is None:
         return None
     size = 0
+    names: tuple[str, ...] = ()
     if kind is Kind.VECTOR:
         found = [row for v in values if (row := numbers_of(v)) is not None]
         sizes = Counter(map(len, found))
@@ -257,7 +281,15 @@ def _spec(name: str, values: Sequence[Any], role: Role) -> ColumnSpec | None:
         common, times = sizes.most_common(1)[0]
         # a length that nearly all share is the vector's; other lengths are then wrong
         size = common if times >= 0.9 * len(found) else 0
-    return ColumnSpec(name, kind, role, size)
+        names = _names(values, size)
+    return ColumnSpec(name, kind, role, size, names)
+
+
+def _names(values: Sequence[Any], size: int) -> tuple[str, ...]:
+    """What objects call the places of a vector of this size; nothing where they do not nearly all agree."""
+    told = Counter(tuple(sorted(value)) for value in values if isinstance(value, dict) and len(value) == size)
+    names, times = told.most_common(1)[0] if told else ((), 0)
+    return names if times >= 0.9 * len(values) else ()
 
 
 def infer(events: Iterable[Event]) -> Schema:
@@ -362,7 +394,7 @@ def _arrow_column(spec: ColumnSpec, values: pa.ChunkedArray) -> Column:
     if spec.kind is Kind.NUMBER and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         held: NDArray[Any] = values.to_numpy().astype(np.float64)
         return core.number(np.where(np.isfinite(held), held, np.nan))
-    if spec.kind is Kind.CATEGORY and (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+    if spec.kind is Kind.CATEGORY and not spec.names and (pa.types.is_string(kind) or pa.types.is_integer(kind)):
         coded = values.combine_chunks().dictionary_encode()
         whole = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
         codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)

@@ -27,7 +27,8 @@ import numpy as np
 from msgspec.structs import astuple
 
 from detectors.core import Batch, Column, ColumnSpec, Floats, Kind, Role, empty, keys_of
-from monitor.decode.columns import CONTEXT, OUTPUTS, SOFTWARE, column, flag_column, word
+from monitor.decode.boxes import BOXES
+from monitor.decode.columns import CONTEXT, OUTPUTS, SOFTWARE, called, column, flag_column, word
 from monitor.decode.times import parse_times
 from monitor.event import RESERVED, TAKEN, Schema
 
@@ -204,13 +205,14 @@ class _Codes(dict[Any, int]):
     It is kept from batch to batch, since a word costs 1 us at first sight and 0.05 later, until it has _WORDS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__({None: -1})
+        self._names = names  # of whole numbers
         self.index: dict[str, int] = {}
         self._words: tuple[str, ...] = ()
 
     def __missing__(self, value: Any) -> int:
-        text = word(value)
+        text = called(word(value), self._names)
         code = -1 if text is None else self.index.setdefault(text, len(self.index))
         self[value] = code
         return code
@@ -245,8 +247,9 @@ class Plan:
         leaves: dict[_Path, _Node | int] = dict(_HEAD)
         for place, (path, spec) in enumerate(zip(paths, self._specs, strict=True)):
             leaves[path] = place
-            if path == ("outputs", "scores") and self.shape.classes and len(self.shape.classes) == spec.size:
-                leaves[path] = _Node(dict.fromkeys(self.shape.classes, place), exact=True)
+            classes = self.shape.classes
+            if path == ("outputs", "scores") and len(classes) == spec.size > 0 and _same(classes, spec.names):
+                leaves[path] = _Node(dict.fromkeys(spec.names or classes, place), exact=True)
             elif spec.kind is Kind.VECTOR and 0 < spec.size <= _WIDEST:
                 sizes = dict(self.shape.sizes).get(_dotted(path), ())
                 leaves[path] = _vector_node(place, sizes if math.prod(sizes) == spec.size and sizes else (spec.size,))
@@ -305,6 +308,8 @@ class Plan:
             for _ in dict(self.shape.sizes).get(_place(spec), (0,)):
                 wanted = list[wanted]
             return wanted | None, -1
+        if spec.name == BOXES:
+            return list[dict[str, str | float | None]] | None, -1
         return (_ANY_WORD if spec.kind is Kind.CATEGORY and spec.name in RESERVED else _SCALARS[spec.kind]), -1
 
     def decode(self, bodies: Sequence[bytes], accept: Callable[[Any], bool] | None) -> Typed:
@@ -348,7 +353,7 @@ class Plan:
     def _book(self, place: int) -> _Codes:
         book = self._books.get(place)
         if book is None or len(book) > _WORDS:
-            book = self._books[place] = _Codes()
+            book = self._books[place] = _Codes(self._specs[place].names)
         return book
 
     def _places(self, *kinds: Kind) -> list[int]:
@@ -414,6 +419,11 @@ def _runs(numbers: Sequence[int]) -> list[tuple[slice, int]]:
     return runs
 
 
+def _same(classes: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether an object of these classes fits a vector whose places are called so, or by nobody."""
+    return not names or sorted(classes) == sorted(names)
+
+
 def _coded(book: _Codes, values: Sequence[Any], spec: ColumnSpec) -> Any:
     if spec.name in RESERVED and not set(map(type, values)) <= {str, int, type(None)}:
         values = [word(value) for value in values]  # lists, and true, which as a key would be 1
@@ -422,7 +432,7 @@ def _coded(book: _Codes, values: Sequence[Any], spec: ColumnSpec) -> Any:
 
 def _from_matrix(spec: ColumnSpec, values: Floats, first: int) -> Column:
     if spec.kind is Kind.VECTOR:
-        return Column(Kind.VECTOR, values[first : first + spec.size].T)
+        return Column(Kind.VECTOR, values[first : first + spec.size].T, spec.names)
     return flag_column(values[first]) if spec.kind is Kind.FLAG else Column(Kind.NUMBER, values[first])
 
 

@@ -82,7 +82,7 @@ def service(tmp_path: Path, reference: Reference) -> Iterator[Service]:
     options = SqliteQueue(path=str(tmp_path / "labels.sqlite"), rules=PLAIN)
     daemon, recent = Standing(), Recent()
     scopes = Scopes({"heavy": Slice("weight", at_least=2.0)})
-    daemon.models = {"shelf": Held(reference, {}, scopes, "demo", recent, 60.0)}
+    daemon.models = {"shelf": Held(reference, reference.schema, {}, scopes, "demo", recent, 60.0)}
     opened = Alert("shelf/psi/weight", "shelf", "psi", "weight", Severity.WARNING, TIME + 30, TIME, "moved", 0.4, 0.2)
     later = Alert("shelf/psi/camera", "shelf", "psi", "camera", Severity.WARNING, TIME + 999, TIME, "moved", 0.4, 0.2)
     daemon.open = [opened, later]

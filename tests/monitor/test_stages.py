@@ -68,6 +68,7 @@ class Plan:
     learn = 100
     dataset = "shelf"
     declared = None
+    classes = ()
     scopes = Scopes({"left": Slice("side", equals="left")}, versions=2)
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
     accuracy = AccuracyOptions()

@@ -72,8 +72,7 @@ def _prelabel(task: Asked) -> dict[str, Any]:
             "type": "groundtruth/object-detection",
         }
     elif (answer := wire.label(task)) is not None:
-        names = [score.name for score in said.scores]
-        label = names.index(answer) if answer in names else 0
+        label = task.classes.index(answer) if answer in task.classes else 0
         kind = "groundtruth/image-classification" if task.uri else "groundtruth/text-classification"
         metadata |= {"class-name": answer, "type": kind, **wire.present(confidence=wire.confidence(task))}
     else:

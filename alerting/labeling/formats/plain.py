@@ -28,13 +28,13 @@ def item(task: Asked) -> dict[str, Any]:
     prediction = wire.present(
         label=said.label,
         score=wire.confidence(task),
-        scores={score.name: score.value for score in said.scores},
+        scores={score.name: score.value for score in said.scores if score.name},
         boxes=[msgspec.to_builtins(box) for box in said.boxes],
     )
     size = {} if task.picture is None else {"width": task.picture.width, "height": task.picture.height}
     return {wire.ID: task.task} | size | wire.present(
         dataset=task.dataset, model=task.model, version=task.version, uri=task.uri,
-        inputs=wire.inputs(task), prediction=prediction,
+        classes=task.classes, inputs=wire.inputs(task), prediction=prediction,
     )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ class _Line(msgspec.Struct):
 
 
 def item(task: Asked) -> dict[str, Any]:
-    """A line: text or picture, the model's answer as the choice that is accepted, its other classes to choose from."""
+    """A line: text or picture, and the classes to choose from, the model's answer accepted; where nobody named the
+    classes and there are no boxes, that answer to be accepted or rejected."""
     said = wire.predicted(task)
     answer = wire.label(task)
     options = [{"id": name, "text": name} for name in _classes(task)]
@@ -52,7 +53,10 @@ def item(task: Asked) -> dict[str, Any]:
     shown = {"image": task.uri} if task.uri else {"text": wire.text(task)}
     meta = wire.present(score=wire.confidence(task))
     return {**shown, wire.ID: task.task, "meta": {wire.ID: task.task, **meta}, **size} | wire.present(
-        options=options, accept=[answer] if answer is not None and options else [], spans=spans
+        options=options,
+        accept=[answer] if answer is not None and options else [],
+        label=None if options or spans else answer,
+        spans=spans,
     )
 
 
@@ -63,8 +67,8 @@ def read(data: bytes) -> Iterator[Reply | Fault]:
 
 def _classes(task: Asked) -> list[str]:
     answer = wire.label(task)
-    names = [score.name for score in wire.predicted(task).scores]
-    return names if answer is None or answer in names else [answer, *names]
+    names = list(task.classes)
+    return [answer, *names] if names and answer is not None and answer not in names else names
 
 
 def _replies(line: bytes) -> Iterator[Reply]:

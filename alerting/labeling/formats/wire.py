@@ -91,8 +91,9 @@ def predicted(task: Asked) -> Prediction:
 
 def confidence(task: Asked) -> float | None:
     """The score of the class that the model chose, the largest where scores are not named like it."""
-    scores = {score.name: score.value for score in predicted(task).scores if score.value is not None}
-    return scores.get(str(predicted(task).label), max(scores.values(), default=None))
+    said = predicted(task)
+    scores = [(score.name == str(said.label), score.value) for score in said.scores if score.value is not None]
+    return max(scores, default=(False, None))[1]
 
 
 def label(task: Asked) -> str | None:

@@ -122,6 +122,11 @@ def test_columns_of_a_table_may_name_their_section() -> None:
         assert list(made["shop"].words) == ["n", "s"]
 
 
+def test_a_place_in_a_table_is_read_as_its_name() -> None:
+    found = from_table(pa.table({"label": [1, 0, 2]}), (ColumnSpec("label", Kind.CATEGORY, names=("can", "jar")),))
+    assert [found["label"].words[code] for code in found["label"].values] == ["jar", "can", "2"]
+
+
 def test_a_table_of_several_chunks_has_one_list_of_words() -> None:
     table = pa.concat_tables([pa.table({"c": ["a", "b"]}), pa.table({"c": ["b", "c"]})])
     found = from_table(table, (ColumnSpec("c", Kind.CATEGORY),))["c"]

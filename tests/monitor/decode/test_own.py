@@ -185,6 +185,25 @@ def test_scores_given_by_class_are_in_the_order_of_names() -> None:
     assert batch["scores"].wrong.tolist() == [0, 0, Wrong.LENGTH, Wrong.LENGTH]
 
 
+def test_scores_by_name_lie_where_the_schema_has_the_name_and_a_place_is_read_as_its_name() -> None:
+    bodies = [
+        {"id": "1", "inputs": {}, "outputs": {"label": 0, "scores": {"can": 0.25, "jar": 0.75}}},
+        {"id": "2", "inputs": {}, "outputs": {"label": "can", "scores": [0.1, 0.9]}},
+        {"id": "3", "inputs": {}, "outputs": {"label": "2", "scores": {"can": 0.25, "box": 0.75}}},
+    ]
+    schema = (
+        ColumnSpec("label", Kind.CATEGORY, Role.OUTPUT, names=("jar", "can")),
+        ColumnSpec("scores", Kind.VECTOR, Role.OUTPUT, 2, ("jar", "can")),
+    )
+    for order in (bodies, bodies[::-1]):
+        batch = Own().open().decode(records(*order), {"": schema}).batches[""]
+        found = {row["id"]: (row["label"], row["scores"], row["scores!"]) for row in rows_of(batch)}
+        assert found["1"] == ("jar", "[0.75, 0.25]", 0)
+        assert found["2"] == ("can", "[0.1, 0.9]", 0)
+        assert found["3"] == ("2", "[nan, nan]", Wrong.OBJECT)
+        assert batch["scores"].words == ("jar", "can")
+
+
 def test_a_dotted_name_is_found_as_a_key_and_as_a_way_through_objects() -> None:
     flat = {"id": "1", "inputs": {"a.b": 1.0}}
     deep = {"id": "2", "inputs": {"a": {"b": 2.0}}}
@@ -221,9 +240,10 @@ SCHEMA: Schema = (
     ColumnSpec("note", Kind.TEXT),
     ColumnSpec("v", Kind.VECTOR, size=3),
     ColumnSpec("w", Kind.VECTOR),
-    ColumnSpec("label", Kind.CATEGORY, Role.OUTPUT),
-    ColumnSpec("scores", Kind.VECTOR, Role.OUTPUT, 2),
+    ColumnSpec("label", Kind.CATEGORY, Role.OUTPUT, names=("jar", "can")),
+    ColumnSpec("scores", Kind.VECTOR, Role.OUTPUT, 2, ("jar", "can")),
     ColumnSpec("members", Kind.VECTOR, Role.OUTPUT, 4),
+    ColumnSpec("boxes", Kind.TEXT, Role.OUTPUT),
     ColumnSpec("latency", Kind.NUMBER, Role.SOFTWARE),
     ColumnSpec("path", Kind.CATEGORY, Role.CONTEXT),
     ColumnSpec("shop", Kind.CATEGORY, Role.CONTEXT),
@@ -237,6 +257,11 @@ anything = st.recursive(
     max_leaves=5,
 )
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=2)
+by_name = st.dictionaries(st.sampled_from(["can", "jar", "box"]), st.floats(0, 1), min_size=1)
+box = st.fixed_dictionaries(
+    {"name": words, **dict.fromkeys(("left", "top", "width", "height"), numbers)},
+    optional={"score": st.one_of(st.none(), numbers), "more": words},
+)
 
 
 def mostly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -269,7 +294,8 @@ events = st.fixed_dictionaries(
             {},
             optional={
                 "label": mostly(st.one_of(words, st.integers(0, 5), st.booleans())),
-                "scores": mostly(scores),
+                "scores": mostly(st.one_of(scores, by_name)),
+                "boxes": mostly(st.lists(box, max_size=3)),
                 "members": mostly(st.lists(scores, min_size=2, max_size=2)),
             },
         ),
