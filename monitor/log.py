@@ -7,6 +7,7 @@ reader whose checkpoint lies behind `end` goes on from `end`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -242,6 +243,10 @@ class DiskLog:
     def trim(self, offset: int) -> None:
         with self._changed:
             self._unneeded = max(self._unneeded, min(offset, self.end))
+            if self._unneeded == self.end and self._segments[-1].size >= self._segment_bytes:
+                # Items added together lie in one segment, however large. Whoever waits for room adds none to end it.
+                with contextlib.suppress(Full):
+                    self._roll()
             self._drop_unneeded()
 
     def truncate(self, offset: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from alerting.deliver import Delivery
-from alerting.outbox import Outbox, Saved, notices_to
+from alerting.outbox import Item, Outbox, Saved, notices_to
 from detectors.encode import Undecodable, decode, encode
 from monitor.event import Partition, Raw
 from monitor.exchange import from_bytes
@@ -258,17 +258,21 @@ class JudgeLoop(Stage):
         self.save()
 
     def _read(self) -> None:
-        effects = Effects()
+        effects, now = Effects(), time.time()
+        draws: list[Item] = []
+        room = self._budget - self._outbox.bytes
         for offset, data in self._exchange.read(self._offset, max_bytes=8 << 20):
             self._judge.take(from_bytes(data), effects)
             self._offset = offset + 1
+            draws += [draw.item(self._labels, now) for draw in effects.draws[len(draws) :]]
+            if sum(len(item.payload) for item in draws) > room:  # the rest once there is room again
+                break
         self._dirty = True
-        self._hand_over(effects)
+        self._hand_over(effects, draws, now)
 
-    def _hand_over(self, effects: Effects) -> None:
-        now = time.time()
+    def _hand_over(self, effects: Effects, draws: Sequence[Item], now: float) -> None:
         items = notices_to(self._destinations, effects.notices, now)
-        items += [draw.item(self._labels, now) for draw in effects.draws]
+        items += draws
         items += [withdrawal.item(self._labels, now) for withdrawal in effects.withdrawals]
         items += [request.item(to, now) for request in effects.requests for to in self._targets]
         items += [report.item(to, now) for report in effects.reports for to in self._trackers]

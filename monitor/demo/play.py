@@ -89,12 +89,13 @@ def play(*, once: bool, seed: int = 0, speed: float = SPEED, console: Console | 
             out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
             return 1
         out.print(summary(story))
-        if story.failures():
+        failed = bool(story.failures())
+        if failed:
             out.print(f"Everything it wrote is kept in {home}", soft_wrap=True)
         else:
             shutil.rmtree(home, ignore_errors=True)
         if once:
-            return 1 if story.failures() else 0
+            return int(failed)
     raise AssertionError
 
 

@@ -138,6 +138,13 @@ class Confluent:
         end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)[_NEWEST]
         return end if end >= 0 else None
 
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        try:
+            found = [(p, self._consumer.get_watermark_offsets(TopicPartition(*p), _PATIENCE)) for p in partitions]
+        except KafkaException as error:
+            raise Trouble(str(error)) from error
+        return {partition: ends[_NEWEST] for partition, ends in found if ends is not None}  # None: it took too long
+
     def reached(self, partition: Partition) -> int:
         return self._from.get(partition, 0)
 

@@ -18,6 +18,8 @@ from monitor.sources.kafka import KafkaOptions
 
 log = logging.getLogger(__name__)
 
+ASK_EVERY = 5.0  # seconds between two questions where a partition ends that is not read for now: no fetch tells it
+
 
 class Trouble(Exception):
     """The cluster did not answer or refused, in its client's words. Wait a little and try again."""
@@ -75,6 +77,9 @@ class Client(Protocol):
     def end(self, partition: Partition) -> int | None:
         """The offset at the partition's end as last heard of; None while nothing was heard."""
 
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The same, asked for now. Raises `Trouble`."""
+
     def reached(self, partition: Partition) -> int:
         """The offset that reading has come to: beyond the last record where markers of transactions follow it."""
 
@@ -94,6 +99,8 @@ class GroupSource:
         self._client = client
         self._connected = False
         self._paused = False
+        self._ends: Mapping[Partition, int] = {}  # as told when last asked for, in a pause
+        self._asked = float("-inf")
         self._next: dict[Partition, int] = {}  # partitions that may be read, and the offset of their next record
         self._unplaced: set[Partition] = set()  # wait for an answer where a new reader starts
         self._starts: dict[Partition, int] = {}  # the answers: asked again before a checkpoint, nothing is skipped
@@ -149,7 +156,7 @@ class GroupSource:
 
     def pause(self, paused: bool) -> None:
         if paused != self._paused:
-            self._paused = paused
+            self._paused, self._ends = paused, {}
             self._client.pause(self._next, paused)
 
     def close(self) -> None:
@@ -167,9 +174,15 @@ class GroupSource:
             self._client.pause([partition], True)
 
     def _lag(self, records: Mapping[Partition, Sequence[Raw]]) -> dict[Partition, int]:
+        if self._paused and self._next and time.monotonic() - self._asked >= ASK_EVERY:
+            self._asked = time.monotonic()
+            try:
+                self._ends = self._client.ends(self._next)
+            except Trouble as trouble:
+                self._complain(str(trouble))
         found = {}
         for partition in self._next:
-            end = self._client.end(partition)
+            end = self._ends.get(partition, self._client.end(partition))
             if end is None:
                 continue
             if end > self._next[partition] and not records:  # only then worth asking: 50 us each

@@ -126,6 +126,11 @@ class KafkaPython:
             return end
         return None
 
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        with _in_our_words():
+            found = self._consumer.end_offsets([TopicPartition(*p) for p in partitions], timeout_ms=_PATIENCE_MS)
+        return {Partition(*asked): end for asked, end in found.items()}
+
     def reached(self, partition: Partition) -> int:
         return _position(self._consumer, TopicPartition(*partition))
 

@@ -168,8 +168,10 @@ def test_while_paused_nothing_comes_and_afterwards_nothing_is_missing(kafka: Kaf
         owner.round(0.05)
     assert len(owner.read[Partition(topic, 0)]) == before < 100
     assert owner.lag[Partition(topic, 0)] == 100 - before
+    produce(kafka, topic, {0: [b"x"] * 50})
+    owner.until(lambda: owner.lag[Partition(topic, 0)] == 150 - before)  # though nothing is fetched
     source.pause(False)
-    owner.until(lambda: owner.read[Partition(topic, 0)] == list(range(100)))
+    owner.until(lambda: owner.read[Partition(topic, 0)] == list(range(150)))
 
 
 def test_members_share_the_partitions_and_each_change_is_told(kafka: Kafka, opened: Opening) -> None:

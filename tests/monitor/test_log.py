@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,17 @@ def test_a_full_log_refuses_all_items_and_takes_them_after_the_reader_has_trimme
     assert log.read(0) == [(2, b"z" * 20), (3, b"z" * 70)]
 
 
+def test_what_was_added_at_once_goes_at_once_though_nothing_is_added_after_it(tmp_path: Path) -> None:
+    with closing(DiskLog(tmp_path, segment_bytes=1_000, max_bytes=10_000)) as log:
+        log.append([b"x" * 100] * 50)
+        log.trim(49)
+        assert log.size > 5_000
+        log.trim(50)
+        assert (log.size, log.start, log.end) == (0, 50, 50)
+        assert log.append([b"y"]) == 50
+        assert log.read(0) == [(50, b"y")]
+
+
 def test_items_that_could_never_fit_are_an_error_of_the_caller(log: Log) -> None:
     with pytest.raises(ValueError, match="at most 200"):
         log.append([b"x" * 300])
@@ -192,6 +204,7 @@ def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path) -
 def test_a_full_disk_is_full_and_leaves_no_half_of_an_append(tmp_path: Path) -> None:
     code = """
 import resource, signal, sys
+from contextlib import closing
 from pathlib import Path
 from monitor.log import DiskLog, Full
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -210,6 +223,7 @@ except Full as error:
 
 WRITER = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from monitor.log import DiskLog, Fsync
 log = DiskLog(Path(sys.argv[1]), segment_bytes=20_000, fsync=Fsync.NEVER)
