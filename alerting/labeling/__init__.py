@@ -14,7 +14,8 @@ from alerting.labeling.rules import QueueRules
 
 
 class SqliteQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sqlite"):
-    """Keeps label tasks in a file. Each commit is on the disk when it returns (WAL, synchronous=FULL)."""
+    """Keeps label tasks in a file. What is put or answered is on the disk when the call returns; a lease outlives any
+    kill, and a power cut most times."""
 
     path: Annotated[str, Meta(min_length=1, description="The file; its directory is made where missing.")] = (
         ".driftd/labels.sqlite"

@@ -53,7 +53,7 @@ class MongoStore:
         self._states: Documents = database[options.states]
         self._indexed = False
 
-    def together(self) -> AbstractContextManager[None]:
+    def together(self, *, lasting: bool = True) -> AbstractContextManager[None]:
         return nullcontext()
 
     def add(self, tasks: Sequence[LabelTask]) -> set[str]:

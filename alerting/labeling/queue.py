@@ -87,8 +87,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Store(Protocol):
     """Where documents are kept. Any thread, any number of processes; all may raise `QueueError`."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """What is done inside is one transaction, where the store has them: half the waits for a disk."""
+    def together(self, *, lasting: bool = True) -> AbstractContextManager[None]:
+        """What is done inside is one transaction, where the store has them: half the waits for a disk. Unless it must
+        be `lasting` a power cut may undo it; no kill may."""
 
     def add(self, tasks: Sequence[LabelTask]) -> set[str]:
         """Keep those whose id is not there yet; returns the ids of these."""
@@ -108,7 +109,8 @@ class Store(Protocol):
         """The same."""
 
     def find(self, wanted: Wanted, limit: int, *, newest: bool = False) -> list[LabelTask]:
-        """By the time of the final label, the oldest or the newest first; those without one by id."""
+        """By the time of the final label, the oldest or the newest first; those without one by id. Not to be called
+        inside `together`; like `census` it keeps no change waiting."""
 
     def census(self, dataset: str) -> Mapping[tuple[str, str], int]:
         """Tasks that are no canaries by labeling and reviewing status."""
@@ -281,7 +283,8 @@ class LabelQueue:
         for i in range(len(names)):
             name = names[(self._turn + i) % len(names)]
             while True:
-                with self._store.together():
+                # a lease that is lost with the power is one that ran out: its answer comes late, and is kept
+                with self._store.together(lasting=False):
                     over, found = self._desk(name, serve)
                     task = None if found is None else self._lease(found, lease)
                 if task is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,15 @@ from msgspec.structs import replace
 from alerting.deliver import Undelivered
 from alerting.labeling import MongoQueue, SqliteQueue
 from alerting.labeling.moves import ATTEMPTS
-from alerting.labeling.queue import LabelQueue, QueueError, QueueSink
+from alerting.labeling.queue import LabelQueue, QueueError, QueueSink, Wanted
+from alerting.labeling.sqlite import SqliteStore
 from alerting.labeling.task import (
     LARGEST,
     ClassScore,
     Draw,
     EventRef,
     Final,
+    LabelingStatus,
     LabelTask,
     ModelRef,
     Outcome,
@@ -32,7 +37,7 @@ from alerting.labeling.task import (
     Value,
     bounded,
 )
-from tests.alerting.labels import BATCH, NOW, asked_for, claim, counts, task
+from tests.alerting.labels import BATCH, NOW, PLAIN, asked_for, claim, counts, label, task
 
 Open = Callable[..., LabelQueue]
 
@@ -151,12 +156,12 @@ def test_six_processes_put_the_same_tasks_once(opened: Open) -> None:
 def test_a_label_is_kept_and_found(queue: LabelQueue) -> None:
     queue.put([task(i) for i in range(3)], BATCH, NOW)
     labels: list[Value] = ["can", 7, True]
-    for i, label in enumerate(labels):
+    for i, value in enumerate(labels):
         name, token = claim(queue, "ann")
-        assert queue.submit(name, token, label, "ann", NOW + i) is Outcome.ACCEPTED
+        assert queue.submit(name, token, value, "ann", NOW + i) is Outcome.ACCEPTED
         done = queue.get(name)
         assert done is not None
-        assert (done.final, done.labeler, done.lease) == (Final(label, "vote", NOW + i), "ann", None)
+        assert (done.final, done.labeler, done.lease) == (Final(value, "vote", NOW + i), "ann", None)
         assert [move.to for move in done.history] == ["Leased", "Labeled", "Done"]
     assert [t.final and t.final.value for t in queue.labeled_since(NOW + 1)] == [7, True]
     assert [t.final and t.final.value for t in queue.labeled_since(NOW, limit=2)] == ["can", 7]
@@ -284,6 +289,90 @@ def test_sqlite_keeps_what_it_took_when_the_process_dies(tmp_path: Path) -> None
     assert counts(again) == {"In queue": 1}
     again.close()
     dying.close()
+
+
+def test_a_file_of_before_rows_had_numbers_is_worked_on(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    options = SqliteQueue(str(path))
+    first = options.open()
+    first.put([task(1), task(2)], BATCH, NOW)
+    first.close()
+    with closing(sqlite3.connect(path)) as file:
+        (table,) = file.execute("SELECT sql FROM sqlite_schema WHERE name = 'label_tasks'").fetchone()
+        file.execute("ALTER TABLE label_tasks RENAME TO newer")
+        file.execute(table + " WITHOUT ROWID")
+        file.execute("INSERT INTO label_tasks SELECT * FROM newer")
+        file.execute("DROP TABLE newer")
+        file.execute("CREATE INDEX task_finals ON label_tasks (final_at) WHERE final_at IS NOT NULL")
+        file.commit()
+    again = options.open()
+    assert label(again, "ann", "can").event.id == "event 1"
+    assert [done.event.id for done in again.labeled_since(NOW)] == ["event 1"]
+    again.close()
+
+
+def test_a_label_waits_for_the_disk_and_a_lease_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    queue = SqliteQueue(str(tmp_path / "labels.sqlite")).open()
+    monkeypatch.setattr(os, "fdatasync", waits.append)
+    queue.put([task(1)], BATCH, NOW)
+    assert waits
+    waits.clear()
+    name, token = claim(queue, "ann")
+    assert not waits
+    queue.submit(name, token, "can", "ann", NOW)
+    assert len(waits) == 1
+    queue.close()
+
+
+def test_the_log_of_a_file_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alerting.labeling.sqlite._LOG", 2**18)
+    path = tmp_path / "labels.sqlite"
+    queues = [SqliteQueue(str(path), rules=PLAIN).open() for _ in range(2)]
+    queues[0].put([task(i) for i in range(60)], BATCH, NOW)
+    for i in range(60):
+        label(queues[i % 2], f"labeler {i}", "can")
+        assert path.with_name("labels.sqlite-wal").stat().st_size < 2**18 + 2**17
+    assert counts(queues[0]) == {"Done": 60}
+    for queue in queues:
+        queue.close()
+
+
+def test_what_waits_is_not_read_to_find_the_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connected(*given: Any, **options: Any) -> sqlite3.Connection:
+        connections.append(connect(*given, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    store = SqliteStore(tmp_path / "labels.sqlite")
+    queue = LabelQueue(store, PLAIN)
+    queue.put([task(i) for i in range(1_000)], BATCH, NOW)
+    label(queue, "ann", "can")
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    for connection in connections:
+        connection.set_progress_handler(step, 1)
+    asked = [
+        Wanted(dataset="demo", final_from=0.0),
+        Wanted(dataset="demo", statuses=(LabelingStatus.DONE,), final_from=0.0, known=False),
+        Wanted(dataset="demo", due_by=NOW),
+        Wanted(dataset="demo", owner="ann"),
+        Wanted(dataset="demo", batch="batch 2"),
+        Wanted(dataset="demo", known=True),
+        Wanted(dataset="demo", arrived_by=NOW - 1, statuses=(LabelingStatus.IN_QUEUE,), known=False),
+    ]
+    for wanted in asked:
+        steps = 0
+        store.find(wanted, 10)
+        assert 0 < steps < 500, wanted
+    queue.close()
 
 
 def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
