@@ -140,10 +140,9 @@ class Confluent:
 
     def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         try:
-            found = [(p, self._consumer.get_watermark_offsets(TopicPartition(*p), _PATIENCE)) for p in partitions]
+            return {p: self._consumer.get_watermark_offsets(TopicPartition(*p), _PATIENCE)[_NEWEST] for p in partitions}
         except KafkaException as error:
             raise Trouble(str(error)) from error
-        return {partition: ends[_NEWEST] for partition, ends in found if ends is not None}  # None: it took too long
 
     def reached(self, partition: Partition) -> int:
         return self._from.get(partition, 0)
