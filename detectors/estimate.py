@@ -8,7 +8,7 @@ labels it is used on, so `Tuning` knows earlier batches only.
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import hypot, inf, sqrt
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ SUREST = 0.02  # no answer is surer than that
 STEPS = np.array([0.01, 0.03, 0.1, 0.3])  # standard deviations by which the offset may move from batch to batch
 STAY = 0.8  # chance that it goes on moving as it did
 FIRST = 0.03  # standard deviation by which calibrated expectations are off at first
-RENEWED = 0.1  # and after another version came
+RENEWED = 0.1  # and after another version, or other expectations, came
 TAILS = 6.0  # degrees of freedom of a batch's surprise: one wild batch does not teach that all are
 UNLIKE = 2.6  # standard errors: labels that come back at random look more picked than that once in 100 times
 
@@ -59,6 +59,17 @@ class Labelled(msgspec.Struct, frozen=True):
         for other draws of fixed size it errs to the safe side.
         """
         return (1.0 - self.inclusion) * self.weight**2
+
+    @property
+    def least_stakes(self) -> float:
+        """What `stakes` add up to at least, were the residuals of all rows alike.
+
+        The sum over all rows of (1 - pi) / pi is no less than the square of that of 1 - pi over that of pi (1 - pi), by
+        Cauchy and Schwarz. The labelled rows may say much less: with six labels all of which went to rows that were
+        nearly certain to be drawn, an interval was 0.1 points wide.
+        """
+        rest = max(self.rows - float(self.copies.sum()) - self.unknown, 0.0)
+        return rest**2 / max(float((1.0 - self.inclusion).sum()), 1.0)
 
     @property
     def effective(self) -> float:
@@ -138,22 +149,24 @@ class Tuning(msgspec.Struct, frozen=True):
         """Of the weighted sum of the batch's residuals; the spread it comes by, and labels' worth this rests on.
 
         The spread is that of earlier batches and of this one together: residuals of few labels alone would be at their
-        smallest just where the estimate is too high, as no sure answer was seen wrong.
+        smallest just where the estimate is too high, as no sure answer was seen wrong. Of a share it is 0 only where
+        every row has its label.
         """
         centre, slope = self.correction
         corrected = centre + slope * batch.expectation
         stakes = batch.stakes
-        implied = np.ones(len(batch))
+        implied, least = np.ones(len(batch)), 0.0
         if self.shares:
-            mean = _mean(batch, self)
-            implied = (1.0 - ALIKE) * _binary(corrected) + ALIKE * _binary(np.array([mean]))[0]
+            alike = ALIKE * float(_binary(np.array([_mean(batch, self)]))[0])
+            implied = (1.0 - ALIKE) * _binary(corrected) + alike
+            least = batch.least_stakes * ((1.0 - ALIKE) * SUREST * (1.0 - SUREST) + alike)
         total = float(stakes @ implied)
         if total <= 0:
-            return 0.0, self.spread, self.seen
+            return self.spread * least, self.spread, self.seen
         labels = _effective(stakes * implied)
         observed = float(stakes @ (batch.outcome - corrected) ** 2) / total
         spread = (self.spread * self.seen + observed * labels) / (self.seen + labels)
-        return spread * total, spread, self.seen + labels
+        return spread * max(total, least), spread, self.seen + labels
 
 
 def estimate(batch: Labelled, tuning: Tuning) -> Estimate:
@@ -178,10 +191,9 @@ def estimate(batch: Labelled, tuning: Tuning) -> Estimate:
     half = _student(seen - (not tuning.shares)) * error + batch.unknown / batch.rows
     if not tuning.shares and len(batch) < 2:
         error = half = inf
-    low, high = value - half, value + half
     if tuning.shares:
-        value, low, high = (min(max(x, 0.0), 1.0) for x in (value, low, high))
-    return Estimate(value, error, low, high, len(batch), batch.effective)
+        return _of_share(value, error, half, len(batch), batch.effective)
+    return Estimate(value, error, value - half, value + half, len(batch), batch.effective)
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -200,10 +212,16 @@ class Track(msgspec.Struct, frozen=True):
     chances: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # of each pace
     batches: int = 0
 
-    def renewed(self) -> Track:
-        """Another version answers from now on: what was learned of the pace and half of the certainty is gone."""
+    def renewed(self, *, halved: bool = False) -> Track:
+        """Another version answers from now on, or something else says what is expected: the pace is not known any more.
+
+        `halved`: what the offset was due to is as likely gone as still there, so half of it is expected, give or take
+        that half. Right where expectations are meant to be true; not where they are a constant that the offset is from.
+        """
         even = (1.0 / len(STEPS),) * len(STEPS)
-        return replace(self, variance=self.variance + RENEWED**2, chances=even)
+        half = self.offset / 2.0 if halved else 0.0
+        wider = self.variance + RENEWED**2 + (half / self.unit) ** 2
+        return replace(self, offset=self.offset - half, variance=wider, chances=even)
 
     def after(self, batch: Labelled, tuning: Tuning) -> Track:
         """One batch later."""
@@ -230,13 +248,21 @@ class Track(msgspec.Struct, frozen=True):
         return replace(self, variance=wider, chances=tuple(chances.tolist()))
 
     def estimate(self, mean: float, tuning: Tuning) -> Estimate:
-        """The mean outcome of rows of which `mean` is expected on average; before any batch, that itself."""
+        """The mean outcome of rows of which `mean` is expected on average; before any batch, that itself.
+
+        Where both add up to no share, as after expectations have changed, they are off by what is beyond at least.
+
+        >>> found = Track(offset=0.4, variance=0.0001).estimate(0.95, Tuning())
+        >>> [round(float(x), 2) for x in (found.low, found.value, found.high)]
+        [0.42, 1.0, 1.0]
+        """
         value, error = mean + self.offset, self.unit * sqrt(self.variance)
-        half = _student(tuning.seen) * error
-        low, high = value - half, value + half
+        freedom = _student(tuning.seen)
         if tuning.shares:
-            value, low, high = (min(max(x, 0.0), 1.0) for x in (value, low, high))
-        return Estimate(value, error, low, high)
+            error = hypot(error, value - min(max(value, 0.0), 1.0))
+            return _of_share(value, error, freedom * error)
+        half = freedom * error
+        return Estimate(value, error, value - half, value + half)
 
     @property
     def _chances(self) -> Floats:
@@ -309,6 +335,17 @@ def _mean(batch: Labelled, tuning: Tuning) -> float:
     centre, slope = tuning.correction
     residual = batch.outcome - centre - slope * batch.expectation
     return centre + (slope * batch.expected + float(batch.weight @ residual)) / batch.rows
+
+
+def _of_share(value: float, error: float, half: float, labels: int = 0, effective: float = 0.0) -> Estimate:
+    """A share with `half` an interval to each side, as far as that is a share.
+
+    What is estimated beyond 0..1 is moved there before the interval is laid around it: that brings it nearer to the
+    truth, wherever in 0..1 it is, so as many truths are held or more. Were only the ends cut off, the interval of
+    1.03 +- 0.02 would have no width.
+    """
+    held = min(max(value, 0.0), 1.0)
+    return Estimate(held, error, max(held - half, 0.0), min(held + half, 1.0), labels, effective)
 
 
 def _binary(chance: Floats) -> Floats:

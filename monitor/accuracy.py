@@ -126,6 +126,7 @@ class _Batch(msgspec.Struct):
 class _Span(msgspec.Struct):
     number: int
     batches: list[_Batch] = []
+    reference: str = ""  # version of the one that the newest batch's expectations come from; empty: not noted
 
     @property
     def asked(self) -> Iterator[_Row]:
@@ -158,6 +159,7 @@ class _Mind(msgspec.Struct, frozen=True):
     version: str = ""  # that answered most of it
     tuning: Tuning = Tuning()
     track: Track = Track()
+    reference: str = ""  # by which it was judged
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -193,7 +195,8 @@ class Accuracy:
         self._model = model
         self._options = options
         self._slices = slices
-        self._before: tuple[float, float] | None = None  # accuracy and mean confidence of the reference
+        self._reference = ""  # version of the one that is judged by
+        self._before: tuple[float, float] | None = None  # accuracy and mean confidence of it
         self._state = State()
         self._rows: dict[str, tuple[int, _Row]] = {}  # by task, with the number of its span
         self._found: list[Finding] | None = None
@@ -203,6 +206,7 @@ class Accuracy:
     def judge_by(self, reference: Reference) -> None:
         """What is expected of answers comes from this reference: calibrated where its rows have truths."""
         state, layout = self._state, reference.layout
+        self._reference = reference.version
         fitted = next((f for f in reference.fitted.values() if isinstance(f, dict) and "table" in f), None)
         if fitted is None:
             self._before = None
@@ -235,6 +239,7 @@ class Accuracy:
             span = _Span(number)
             state.spans = sorted([*state.spans, span], key=lambda span: span.number)
         span.batches.append(_batch(draw))
+        span.reference = self._reference
         self._known.pop(number, None)
         self._rows.update((row.task, (number, row)) for row in span.asked)
         while len(self._rows) > ROWS and len(state.spans) > 1:
@@ -345,8 +350,10 @@ class Accuracy:
         tuning, track = mind.tuning, mind.track
         for _ in range(0 if mind.number is None else min(span.number - mind.number - 1, GAP)):
             track = track.idle()
-        if mind.version and version != mind.version:
-            track = track.renewed()
+        reference = span.reference or mind.reference
+        expected = _over(span, "expected")
+        if (mind.version and version != mind.version) or (mind.reference and reference != mind.reference):
+            track = track.renewed(halved=tuning.shares and not math.isnan(expected))
         alone = None
         if known is None:
             track = track.idle()
@@ -356,7 +363,6 @@ class Accuracy:
                 track = Track(unit=math.sqrt(max(float(np.mean(known.batch.outcome**2)), 1e-300)), variance=1.0)
             alone = estimate(known.batch, tuning)
             track = track.after(known.batch, tuning)
-        expected = _over(span, "expected")
         base = (NOTHING if math.isnan(expected) else expected) if tuning.shares else 0.0
         said = _Said(
             end=(span.number + 1) * self._options.span,
@@ -368,7 +374,7 @@ class Accuracy:
             refused=refused,
         )
         after = tuning if known is None else tuning.after(known.batch)
-        return _Mind(span.number, version, after, track), said
+        return _Mind(span.number, version, after, track, reference), said
 
     # -- what they show
 
@@ -440,7 +446,7 @@ class Accuracy:
         view = self.view
         if view.first is None or view.tracked is None or view.measure != "accuracy":
             return None
-        return Drop(view.first.value, view.tracked.value, math.hypot(view.first.error, view.tracked.error))
+        return Drop(view.first.value, view.tracked.value, view.tracked.error)
 
     def measured(self) -> dict[str, Measured]:
         """Measures as a retraining request carries them, such as `accuracy` or `recall of cat`."""

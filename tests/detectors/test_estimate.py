@@ -102,6 +102,66 @@ def test_an_interval_stays_open_when_no_label_was_wrong() -> None:
     assert found.high == 1.0
 
 
+def test_what_is_estimated_beyond_1_has_a_whole_interval_below_it() -> None:
+    """All rows are expected to be 4 points better than the labelled ones, which were all right: 1.04 +- 0.01."""
+    n = 200
+    batch = Labelled(1000, 990.0, np.ones(n), np.full(n, 0.95), np.full(n, 0.2), np.ones(n))
+    found = estimate(batch, Tuning())
+    assert found.value == found.high == 1.0
+    assert 0.98 < found.low < 0.99
+
+
+def _sure(rng: np.random.Generator, accuracy: float) -> Population:
+    """Rows of which so many are answered rightly and are expected to be; of the last, more than is expected."""
+    rows = Population(rng, 600)
+    chance = rng.beta(8 * accuracy, 8 * (1 - accuracy), 600) if accuracy < 1 else np.ones(600)
+    rows.expected = np.clip(chance, 0.02, 0.99) if accuracy < 1 else rng.beta(7.8, 0.2, 600)
+    rows.right = (rng.random(600) < chance).astype(float)
+    doubt = (1 - rows.expected) ** 3
+    rows.sizes = 0.8 * doubt / doubt.mean() + 0.2
+    return rows
+
+
+@pytest.mark.parametrize("n", [6, 15, 40])
+@pytest.mark.parametrize("accuracy", [0.9, 0.98, 1.0])
+def test_however_sure_the_model_and_few_the_labels_an_interval_has_width_and_holds_the_truth(
+    accuracy: float, n: int
+) -> None:
+    """25 streams of 12 spans. Close to 1 more than 95 % are held: no wrong label can come that would narrow it less."""
+    rng = np.random.default_rng(12)
+    alone, tracked = list[tuple[bool, float]](), list[tuple[bool, float]]()
+    for _ in range(25):
+        tuning, track = Tuning(), Track()
+        for _ in range(12):
+            rows = _sure(rng, accuracy)
+            truth, batch = rows.right.mean(), rows.labelled(n)
+            track = track.after(batch, tuning)
+            for kind, found in (
+                (alone, estimate(batch, tuning)),
+                (tracked, track.estimate(batch.expected / batch.rows, tuning)),
+            ):
+                kind.append((found.low - 1e-9 <= truth <= found.high + 1e-9, found.high - found.low))
+            tuning = tuning.after(batch)
+    for kind in (alone, tracked):
+        held, width = zip(*kind, strict=True)
+        assert np.mean(held) >= 0.87
+        assert min(width) * n > 0.25  # a quarter of a label, at the least
+
+
+def test_what_adds_up_to_no_share_is_not_believed() -> None:
+    """Expectations rise from half to all that is right, and the offset of before is still added to them."""
+    track, tuning = Track(), Tuning()
+    rng = np.random.default_rng(13)
+    for _ in range(8):
+        rows = _sure(rng, 0.98)
+        rows.expected = np.clip(rows.expected - 0.4, 0.02, 1.0)
+        track = track.after(rows.labelled(15), tuning)
+    for now in (track, track.idle(), track.renewed(halved=True)):
+        found = now.estimate(0.98, tuning)
+        assert found.value == found.high == 1.0
+        assert found.low < 0.75
+
+
 def test_rows_taken_for_certain_add_no_variance_and_their_missing_labels_widen_the_interval() -> None:
     rows = Population(np.random.default_rng(1), rows=40)
     every = np.arange(40)
@@ -198,6 +258,29 @@ def test_another_version_opens_the_interval() -> None:
     track = Track(variance=0.0001)
     closed, wide = track.estimate(0.8, Tuning()), track.renewed().estimate(0.8, Tuning())
     assert wide.high - wide.low > 3 * (closed.high - closed.low)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_expectations_were_off_by_is_half_believed_of_another_version(gone: bool) -> None:
+    """The first span of version 2, no label of which is there, and the next with six: both truths are held."""
+    rng = np.random.default_rng(14)
+    held, errors = [], []
+    for _ in range(60):
+        tuning, track = Tuning(), Track()
+        for _ in range(8):
+            batch = Population(rng, off=0.3).labelled(15)
+            track, tuning = track.after(batch, tuning), tuning.after(batch)
+        track = track.renewed(halved=True).idle()
+        first = Population(rng, off=0.0 if gone else 0.3)
+        found = track.estimate(float(first.expected.mean()), tuning)
+        held.append(found.low <= first.right.mean() <= found.high)
+        errors.append(abs(found.value - first.right.mean()))
+        second = Population(rng, off=0.0 if gone else 0.3)
+        batch = second.labelled(6)
+        found = track.after(batch, tuning).estimate(batch.expected / batch.rows, tuning)
+        held.append(found.low <= second.right.mean() <= found.high)
+    assert np.mean(held) > 0.85
+    assert np.mean(errors) < 0.2
 
 
 def test_shares_of_classes_are_covered_even_where_no_label_was_wrong() -> None:

@@ -275,6 +275,31 @@ def test_a_new_version_has_its_own_first_accuracy() -> None:
     assert accuracy.view.version == "2"
 
 
+def test_the_drop_bears_the_error_of_the_newest_estimate_alone() -> None:
+    accuracy = Accuracy("m", OPTIONS)
+    run(accuracy, Stream(), range(8))
+    drop, tracked = accuracy.drop(), interval(accuracy.view.tracked)
+    assert drop is not None
+    assert (drop.now, drop.error) == (tracked.value, tracked.error)
+
+
+def test_what_another_reference_expects_is_not_taken_for_what_the_one_before_did(reference: Reference) -> None:
+    """Answers that were all expected to be 30 points better than they are; then the reference is another one."""
+    widths = []
+    for following in (reference, replace(reference, fitted={})):
+        stream, accuracy = Stream(), Accuracy("m", OPTIONS)
+        accuracy.judge_by(reference)
+        run(accuracy, stream, range(10), off=0.3)
+        accuracy.judge_by(following)
+        accuracy.state = decode(encode(accuracy.state), State)  # and a restart
+        accuracy.drawn(stream.hour(10)[0])
+        tracked = interval(accuracy.view.tracked)
+        widths.append(tracked.high - tracked.low)
+        if following is not reference:
+            assert tracked.low < stream.truths[-1] < tracked.high
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_calm_hours_raise_at_most_the_false_alarms_that_are_promised() -> None:
     """Promise 50 spans, 10 streams of 25: at most 5 alarms are expected, and 9 were two standard deviations more."""
     options = AccuracyOptions(span=HOUR, promise=50.0)
