@@ -11,8 +11,9 @@ import logging
 import random
 import threading
 import time
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from alerting.labeling.back import Back, take_back
 from alerting.labeling.formats import Reply, Unfit
 from alerting.labeling.moves import tool_owner
 from alerting.labeling.queue import LabelQueue, QueueError
-from alerting.labeling.task import Asked, LabelTask, asked
+from alerting.labeling.task import Asked, LabelingStatus, LabelTask, asked
 from alerting.labeling.tools import ToolOptions
 from alerting.labeling.tools.tool import Pulled, Tool
 from monitor.metrics import Meters
@@ -31,6 +32,7 @@ from monitor.metrics import Meters
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 100  # tasks of one hand-over
+_LOOKED = 500  # waiting tasks whose state is read in a round: half a second from a MongoDB that is far
 _THREADS = "labeling tools"  # name of the scheduler's threads for them
 
 
@@ -52,7 +54,8 @@ class Courier:
         self._backoff, self._meters, self._clock = backoff, meters, clock
         self._rng = random.Random()
         self._compared: float | None = None  # when everything was compared; None: what the tool has is not known
-        self._waiting: set[str] = set()  # tasks at the tool without a label
+        self._waiting: dict[str, str] = {}  # tasks at the tool without a label, and its own names of them
+        self._looked = ""  # of them, the last that was looked at
         self._failures = 0
         self._due = 0.0
         self._lock = threading.Lock()  # of what waits: hooks come by other threads
@@ -66,6 +69,7 @@ class Courier:
             return
         try:
             self._pull(now)
+            self._withdraw()
             self._push(now)
         except (Undelivered, QueueError) as error:
             self._failures += 1
@@ -101,7 +105,7 @@ class Courier:
                 self._queue.exported(self.name, pulled.there, now)
             self._take(pulled, now)
         if everything:
-            self._note(set(), {task for task in self._waiting if not self._awaited(task)})
+            self._note({}, {task for task in self._waiting if not self._awaited(task)})
             self._compared = now
 
     def _take(self, pulled: Pulled, now: float) -> Back:
@@ -113,24 +117,46 @@ class Courier:
         if pulled.whole:
             for task in pulled.there:
                 self._retract(task, replies[task], now)
-        self._note({task for task in pulled.there if not replies[task]}, {t for t, given in replies.items() if given})
+        waiting = {task: theirs for task, theirs in pulled.there.items() if not replies[task]}
+        self._note(waiting, {task for task, given in replies.items() if given})
         self._count(back)
         return back
 
-    def _note(self, waiting: set[str], settled: set[str]) -> None:
+    def _note(self, waiting: Mapping[str, str], settled: Collection[str]) -> None:
         with self._lock:
-            self._waiting = (self._waiting | waiting) - settled
+            self._waiting |= waiting
+            for task in settled:
+                self._waiting.pop(task, None)
 
     def _awaited(self, task_id: str) -> bool:
-        """Whether the task is the tool's still: not withdrawn, nor its time over."""
+        """Whether the task is the tool's still, or to be taken back from it: its time is not over."""
         task = self._queue.get(task_id)
-        return task is not None and task.lease is not None and task.lease.owner == tool_owner(self.name)
+        if task is None or task.labeling_status is LabelingStatus.CANCELLED:
+            return task is not None
+        return task.lease is not None and task.lease.owner == tool_owner(self.name)
 
     def _retract(self, task_id: str, given: set[str], now: float) -> None:
         """Labels that the tool gave once and has no more were deleted there."""
         for annotation in self._queue.annotations(task_id, self.name):
             if annotation not in given:
                 self._queue.retract_from_tool(task_id, self.name, annotation, now)
+
+    def _withdraw(self) -> None:
+        """Takes tasks back from the tool that were cancelled since: what it is left with, nobody needs. Some of those
+        that wait, in turn; the comparison finds again what a failure left there."""
+        with self._lock:
+            waiting = dict(self._waiting)
+        some = sorted(waiting)
+        at = bisect(some, self._looked)
+        looked = (some[at:] + some[:at])[:_LOOKED]
+        tasks = [task for task in map(self._queue.get, looked) if task is not None]
+        there = {task.id: waiting[task.id] for task in tasks if task.labeling_status is LabelingStatus.CANCELLED}
+        if there:
+            self._tool.withdraw(there)
+            self._note({}, there)
+            self._meters.tool_withdrawn.labels(self.name).inc(len(there))
+            log.info("labeling tool %s: %d tasks were taken back", self.name, len(there))
+        self._looked = looked[-1] if looked else ""
 
     def _push(self, now: float) -> None:
         options = self._options
@@ -162,7 +188,7 @@ class Courier:
             self._meters.tool_refused.labels(self.name).inc()
             return
         self._queue.exported(self.name, there, now)
-        self._note(set(there), set())
+        self._note(there, ())
         self._meters.tool_tasks.labels(self.name).inc(len(there))
 
     def _count(self, back: Back) -> None:
@@ -191,7 +217,7 @@ class HandOver:
         for courier in self.couriers.values():
             jobs.add_job(
                 courier.round, "interval", seconds=courier.every, executor=_THREADS, next_run_time=datetime.now(UTC),
-                coalesce=True, misfire_grace_time=None,
+                id=f"labeling tool {courier.name}",
             )  # fmt: skip
 
     def stop(self) -> None:

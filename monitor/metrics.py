@@ -208,12 +208,18 @@ class Meters:
         self.tool_refused = self._counter(
             "labeling_tool_refused_tasks", "Tasks that a labeling tool cannot hold; others label them.", "tool"
         )
+        self.tool_withdrawn = self._counter(
+            "labeling_tool_withdrawn_tasks", "Tasks taken back from a labeling tool: nobody need label them.", "tool"
+        )
         self.tool_replies = self._counter(
             "labeling_tool_replies",
             "What became of a tool's replies, each time they were read: accepted, late (the lease had passed on), "
             "skipped, unknown (no task of this queue), faults (no label could be read).",
             "tool",
             "outcome",
+        )
+        self.jobs_passed_over = self._counter(
+            "jobs_passed_over", "Times a job was due while it was still at work, and passed over.", "job"
         )
         self.errors = self._counter("thread_errors", "Unforeseen errors at the top of a thread, by thread.", "thread")
 

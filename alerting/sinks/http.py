@@ -71,9 +71,17 @@ class Endpoint:
         return self.ask("POST", self._path, body, headers, largest=_READ if read else 0)
 
     def ask(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None, *, largest: int
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        largest: int,
+        accepted: Collection[int] = (),
     ) -> bytes:
-        """Any request to a path of the same server; the first `largest` bytes of what it answers. Raises as `post`."""
+        """Any request to a path of the same server; the first `largest` bytes of what it answers. Raises as `post`.
+        `accepted` are statuses that are as good as 2xx this once."""
         deadline = time.monotonic() + self._timeout
         try:
             plain = connect(self._host, self._port, self._timeout, private=self._private, resolve=self._resolve)
@@ -88,7 +96,7 @@ class Endpoint:
                     words = answer.read(_READ if answer.status >= 300 else largest)
         except (OSError, http.client.HTTPException) as error:
             raise Undelivered(f"{self.name}: {cause(error)}", retry=True) from error
-        if answer.status >= 300 and answer.status not in self._accepted:
+        if answer.status >= 300 and answer.status not in (*self._accepted, *accepted):
             raise self._refusal(answer.status, answer.reason, words, answer.headers.get("Retry-After"))
         return words
 

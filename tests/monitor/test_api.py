@@ -266,10 +266,10 @@ def test_every_route_is_described_and_every_example_is_what_its_schema_takes(ser
 
 
 def test_a_labeler_works_a_task_off(service: Service) -> None:
-    service.put(task(1), task(2), task(3))
+    service.put(task(1, classes=("box", "$can.of beans")), task(2), task(3))
     status, leased = service.label("/v1/labels/next", {"dataset": "demo"})
     assert status == 200
-    assert (leased["event"], leased["prediction"], leased["classes"]) == ("event 1", None, ["$can.of beans", "box"])
+    assert (leased["event"], leased["prediction"], leased["classes"]) == ("event 1", None, ["box", "$can.of beans"])
     assert leased["until"] == pytest.approx(time.time() + 900, abs=30)
     assert "select" not in leased
     path, token = f"/v1/labels/{leased['task']}", leased["token"]

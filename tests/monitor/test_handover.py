@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from alerting.deliver import Backoff
 from alerting.labeling import SqliteQueue
-from alerting.labeling.task import Box, Known, Picture, asked
+from alerting.labeling.task import Box, EventRef, Known, Picture, Withdrawal, asked
 from alerting.labeling.tools import ToolOptions
 from alerting.labeling.tools.cvat import Cvat
 from alerting.labeling.tools.label_studio import SECRET_HEADER, LabelStudio
@@ -254,6 +254,87 @@ def test_cvat_is_given_pictures_by_way_of_the_bucket_and_asked_for_accepted_jobs
     signed = hmac.new(b"s", b"{}", hashlib.sha256).hexdigest()
     assert courier.hooked({"x-signature-256": f"sha256={signed}"}, b"{}").accepted == 0
     desk.close()
+
+
+def test_what_nobody_need_label_is_taken_back_from_a_bucket(desk: Desk, bucket: Bucket) -> None:
+    desk.queue.put([task(9, event=EventRef("event 9", time=NOW + 900))], BATCH, NOW)
+    bucket.client.put_object(Bucket=bucket.name, Key="in/1.jpg", Body=b"jpeg")
+    courier = desk.courier(bucket.options(copy=True))
+    courier.round()
+    desk.queue.withdraw(Withdrawal("w", "shelf", NOW - 60, NOW, "unintended"), desk.now)
+    courier.round()
+
+    items = [key for key in bucket.there() if key.endswith(".json")]
+    assert [Path(key).stem for key in items] == [task(9).id]
+    (manifest,) = [key for key in bucket.there() if key.endswith(".jsonl")]
+    assert [line["driftd_id"] for line in bucket.lines(manifest)] == [task(9).id]
+    assert desk.meters.value("driftd_labeling_tool_withdrawn_tasks_total") == 5
+    courier.round()  # there is no more to take back
+    assert desk.meters.value("driftd_labeling_tool_withdrawn_tasks_total") == 5
+
+
+def test_label_studio_is_told_of_what_nobody_need_label_until_it_is_gone(tmp_path: Path, receiver: Receiver) -> None:
+    desk = Desk(tmp_path, 2)
+    desk.queue.put([task(9, event=EventRef("event 9", time=NOW + 900))], BATCH, NOW)
+    names = {task(0).id: 70, task(1).id: 71, task(9).id: 79}
+    there = [
+        {"id": number, "updated_at": AT, "data": {"driftd_id": name}, "annotations": []}
+        for name, number in names.items()
+    ]
+
+    def pulled() -> Answer:
+        return Answer(body=json.dumps({"total": 3, "tasks": there}).encode())
+
+    projects = Answer(body=b'{"results": [{"id": 4, "title": "driftd"}]}')
+    tool = LabelStudio(url=receiver.url, token=Secret("t"), reconcile=3600.0)
+    desk.queue.export_pending(tool.name, tool.name, 5, NOW, 3600.0)  # given out before a crash
+    courier = desk.courier(tool)
+    receiver.answers += [projects, pulled()]
+    courier.round()
+    desk.queue.withdraw(Withdrawal("w", "shelf", NOW - 60, NOW, "unintended"), desk.now)
+
+    receiver.answers += [pulled(), Answer(204), Answer(500)]
+    courier.round()  # one goes, at the other the tool fails
+    assert desk.meters.value("driftd_labeling_tool_failures_total") == 1
+    assert desk.meters.value("driftd_labeling_tool_withdrawn_tasks_total") == 0
+
+    desk.now += 60
+    receiver.calls.clear()
+    receiver.answers += [pulled(), Answer(404), Answer(204)]
+    courier.round()
+    deleted = [call.path for call in receiver.calls if call.method == "DELETE"]
+    assert sorted(deleted) == ["/api/tasks/70/", "/api/tasks/71/"]
+    assert desk.meters.value("driftd_labeling_tool_withdrawn_tasks_total") == 2
+    desk.close()
+
+
+def test_cvat_loses_the_frames_that_nobody_need_label_and_a_task_of_no_others(
+    bucket: Bucket, receiver: Receiver
+) -> None:
+    """CVAT's side is what its documentation says, recorded."""
+    tool = Cvat(
+        url=receiver.url, token=Secret("t"), project_id=4, storage_id=9, bucket=bucket.name, server=bucket.server
+    ).open()
+    folder = "cvat/demo/2023-11-14T22-13-20.000"
+    ids = [task(n).id for n in range(3)]
+    for name in ids:
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{folder}/{name}.json", Body=b"{}")
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{folder}/{name}.jpg", Body=b"jpeg")
+    found = Answer(body=json.dumps({"next": None, "results": [{"id": 77, "name": folder}]}).encode())
+
+    def meta(*deleted: int) -> Answer:
+        frames = [{"name": f"{folder}/{name}.jpg"} for name in ids]
+        return Answer(body=json.dumps({"frames": frames, "deleted_frames": deleted}).encode())
+
+    receiver.answers += [found, meta(0), Answer(body=b"{}"), found, meta(0, 1), Answer(404)]
+    tool.withdraw({ids[1]: f"{folder}/{ids[1]}.json"})
+    assert (receiver.calls[-1].method, receiver.calls[-1].path) == ("PATCH", "/api/tasks/77/data/meta")
+    assert receiver.calls[-1].json() == {"deleted_frames": [0, 1]}
+    tool.withdraw({ids[2]: f"{folder}/{ids[2]}.json"})
+    assert (receiver.calls[-1].method, receiver.calls[-1].path) == ("DELETE", "/api/tasks/77")
+    assert [key for key in bucket.there() if key.endswith(".json")] == [f"{folder}/{ids[0]}.json"]
+    assert len([key for key in bucket.there() if key.endswith(".jpg")]) == 3  # CVAT reads them still
+    tool.close()
 
 
 HOOK = {

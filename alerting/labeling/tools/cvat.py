@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from alerting.alert import Seconds
 from alerting.deliver import Undelivered
 from alerting.labeling.formats import Reply, wire
 from alerting.labeling.task import Asked, Box
-from alerting.labeling.tools.s3 import MANIFEST, S3Bucket
+from alerting.labeling.tools.s3 import MANIFEST, S3Bucket, by_folder
 from alerting.labeling.tools.tool import HandOver, Pulled, Unproven
 from alerting.s3 import S3Access
 from alerting.secret import Secret
@@ -84,6 +85,7 @@ class _Frame(msgspec.Struct):
 
 class _Frames(msgspec.Struct):
     frames: list[_Frame]
+    deleted_frames: list[int] = []
 
 
 class _Label(msgspec.Struct):
@@ -125,6 +127,14 @@ class CvatTool:
                 self._fill(made.id, folder, keys, tasks)
         return there
 
+    def withdraw(self, there: Mapping[str, str]) -> None:
+        for folder, names in by_folder(there).items():
+            named = urlencode({"project_id": self._options.project_id, "name": folder})
+            for task in self._listed(f"/api/tasks?{named}", _Task):
+                if task.name == folder:
+                    self._take_out(task.id, names)
+        self._bucket.withdraw(there)
+
     def pull(self, *, everything: bool) -> Iterator[Pulled]:
         if everything:
             self._read = {}
@@ -156,9 +166,20 @@ class CvatTool:
         }  # fmt: skip
         self._ask("POST", f"/api/tasks/{task}/data", object, data)
 
+    def _take_out(self, task: int, names: AbstractSet[str]) -> None:
+        """Marks frames as deleted; a task of no others is deleted itself."""
+        about = self._ask("GET", f"/api/tasks/{task}/data/meta", _Frames)
+        ours = {number for number, frame in enumerate(about.frames) if PurePosixPath(frame.name).stem in names}
+        deleted = ours | set(about.deleted_frames)
+        if len(deleted) == len(about.frames):
+            self._endpoint.ask("DELETE", f"/api/tasks/{task}", None, largest=0, accepted=(404,))
+        elif len(deleted) > len(about.deleted_frames):
+            self._ask("PATCH", f"/api/tasks/{task}/data/meta", object, {"deleted_frames": sorted(deleted)})
+
     def _labels(self, job: _Job) -> Pulled:
         names = {label.id: label.name for label in self._listed(f"/api/labels?task_id={job.task_id}", _Label)}
-        frames = self._ask("GET", f"/api/tasks/{job.task_id}/data/meta", _Frames).frames
+        about = self._ask("GET", f"/api/tasks/{job.task_id}/data/meta", _Frames)
+        frames = about.frames
         marks = self._ask("GET", f"/api/jobs/{job.id}/annotations", _Marks)
         classes: dict[int, list[str]] = defaultdict(list)
         boxes: dict[int, list[Box]] = defaultdict(list)
@@ -172,6 +193,8 @@ class CvatTool:
         by = str((job.assignee or {}).get("username", ""))
         replies = []
         for number in range(job.start_frame, min(job.stop_frame + 1, len(frames))):
+            if number in about.deleted_frames:
+                continue
             found = tuple(boxes[number])
             value = wire.joined(classes[number]) or wire.joined(box.name for box in found)
             replies.append(Reply(

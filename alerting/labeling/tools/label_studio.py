@@ -142,6 +142,10 @@ class LabelStudioTool:
             raise Undelivered(f"{self._endpoint.name}: {len(tasks)} tasks sent, {len(made)} made", retry=True)
         return {task.task: str(number) for task, number in zip(tasks, made, strict=True)}
 
+    def withdraw(self, there: Mapping[str, str]) -> None:
+        for number in there.values():
+            self._send("DELETE", f"/api/tasks/{quote(number, safe='')}/", None, gone=True)
+
     def pull(self, *, everything: bool) -> Iterator[Pulled]:
         since = None if everything else self._seen
         number, newest = 1, self._seen
@@ -225,21 +229,29 @@ class LabelStudioTool:
     def _ask(self, method: str, path: str, wanted: type[T], body: object = None) -> T:
         sent = None if body is None else msgspec.json.encode(body)
         try:
-            return self._decoded(self._authorized(method, path, sent), wanted)
+            return self._decoded(self._send(method, path, sent), wanted)
         except Undelivered:
-            self._bearer = ""  # it may have run out: the next request asks for another
-            self._project = None  # and the project may be gone
+            self._project = None  # it may be gone
             raise
 
-    def _authorized(self, method: str, path: str, body: bytes | None) -> bytes:
+    def _send(self, method: str, path: str, body: bytes | None, *, gone: bool = False) -> bytes:
+        """What is answered; where it may be `gone` by now, that there is nothing is an answer, too."""
+        accepted = (404,) if gone else ()
+        try:
+            return self._endpoint.ask(method, path, body, self._proof(), largest=_LARGEST, accepted=accepted)
+        except Undelivered:
+            self._bearer = ""  # it may have run out: the next request asks for another
+            raise
+
+    def _proof(self) -> dict[str, str]:
         token = self._options.token
         if token.count(".") != 2:  # a legacy token; a personal one is a JWT that gives others for a few minutes
-            return self._endpoint.ask(method, path, body, {"Authorization": f"Token {token}"}, largest=_LARGEST)
+            return {"Authorization": f"Token {token}"}
         if not self._bearer:
             asked = msgspec.json.encode({"refresh": str(token)})
             given = self._endpoint.ask("POST", "/api/token/refresh", asked, largest=_LARGEST)
             self._bearer = self._decoded(given, _Access).access
-        return self._endpoint.ask(method, path, body, {"Authorization": f"Bearer {self._bearer}"}, largest=_LARGEST)
+        return {"Authorization": f"Bearer {self._bearer}"}
 
     def _decoded(self, answer: bytes, wanted: type[T]) -> T:
         try:

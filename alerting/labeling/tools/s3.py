@@ -7,7 +7,9 @@ key follows from what it holds, so handing over again after a crash writes the s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -80,6 +82,18 @@ class S3BucketTool:
             self._complete(folder + MANIFEST, list(ours.values()))
         return made
 
+    def withdraw(self, there: Mapping[str, str]) -> None:
+        for folder, names in by_folder(there).items():
+            # CVAT counts the lines of a manifest and reads the pictures by it as long as it has a task of them
+            kept = self._options.format == "cvat"
+            if not kept:
+                self._strike(f"{folder}/{MANIFEST}", names)
+            for name in sorted(names):
+                with self._told(folder):
+                    for key, _ in [*self._listed(f"{folder}/{name}.")]:
+                        if key.endswith(".json") or not kept:
+                            self._client.delete_object(Bucket=self._options.bucket, Key=key)
+
     def pull(self, *, everything: bool) -> Iterator[Pulled]:
         if everything:
             self._read = {}
@@ -137,6 +151,23 @@ class S3BucketTool:
                 whole = head + b"".join(line + b"\n" for line in merged)
                 self._client.put_object(Bucket=bucket, Key=key, Body=whole, IfMatch=held["ETag"])
 
+    def _strike(self, key: str, names: AbstractSet[str]) -> None:
+        """Takes the lines of these items out of a manifest, so that nobody looks for them."""
+        from botocore.exceptions import ClientError
+
+        bucket = self._options.bucket
+        with self._told(key):
+            try:
+                held = self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == "NoSuchKey":
+                    return
+                raise
+            there = held["Body"].read().splitlines(keepends=True)
+            left = [line for line in there if not any(name.encode() in line for name in names)]
+            if len(left) < len(there):
+                self._client.put_object(Bucket=bucket, Key=key, Body=b"".join(left), IfMatch=held["ETag"])
+
     def _create(self, key: str, body: bytes) -> bool:
         """Puts an object where there is none; whether it did."""
         from botocore.exceptions import ClientError
@@ -167,6 +198,14 @@ class S3BucketTool:
             yield
         except (BotoCoreError, ClientError) as error:
             raise Undelivered(f"s3://{self._options.bucket}/{key}: {error}", retry=True) from error
+
+
+def by_folder(there: Mapping[str, str]) -> dict[str, set[str]]:
+    """Names of items by the folder that their keys lie in."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, key in there.items():
+        found[str(PurePosixPath(key).parent)].add(name)
+    return found
 
 
 def _quoted(dataset: str) -> str:

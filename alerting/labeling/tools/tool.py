@@ -49,6 +49,9 @@ class Tool(Protocol):
         when the same tasks come again. A task that the tool has already may be there twice then, unless its own means
         prevent it: before, `pull(everything=True)` tells what is there. Raises Unfit for a task it cannot hold."""
 
+    def withdraw(self, there: Mapping[str, str]) -> None:
+        """Take tasks back that nobody need label any more, {our id: its own}. One that is gone already is fine."""
+
     def pull(self, *, everything: bool) -> Iterator[Pulled]:
         """What it says of tasks that changed since the last call; or of all there are."""
 
