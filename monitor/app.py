@@ -17,7 +17,6 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 import msgspec
-from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import Counter
 
 from alerting.alert import Alert, Verdict
@@ -35,6 +34,7 @@ from monitor.explain import Held
 from monitor.handover import HandOver
 from monitor.ingest import Ingest
 from monitor.intake import Received
+from monitor.jobs import scheduler
 from monitor.journal import Journal
 from monitor.judge import Effects, Judge
 from monitor.log import DiskLog, InUse, MemoryLog
@@ -154,8 +154,8 @@ class App:
             raise Unstartable(f"labeling: {error}") from error
         self._web = Web(config.web, self, self.meters, people, self._acts.endpoints(), intake=config.intake)
         self._counted: dict[str, int] = {}
-        self._jobs = BackgroundScheduler(daemon=True)
-        self._jobs.add_job(self._measure, "interval", seconds=MEASURED)
+        self._jobs = scheduler(self.meters)
+        self._jobs.add_job(self._measure, "interval", seconds=MEASURED, id="measure")
         self._handover.schedule(self._jobs)
         self._acts.schedule(self._jobs)
 

@@ -56,7 +56,7 @@ class Acts:
 
     def schedule(self, jobs: BackgroundScheduler) -> None:
         """Collects as long as the jobs run."""
-        jobs.add_job(self._collector.round, "interval", seconds=EVERY, coalesce=True, misfire_grace_time=None)
+        jobs.add_job(self._collector.round, "interval", seconds=EVERY, id="collect")
 
     def close(self) -> None:
         """After the server and the jobs have stopped."""
