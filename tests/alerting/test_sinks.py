@@ -212,6 +212,20 @@ def test_the_log_writes_one_line_of_json_at_the_level_of_the_severity(caplog: py
     assert json.loads(line)["column"] == "two\nlines"
 
 
+def test_the_log_names_the_first_of_many_members_and_counts_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    members = tuple(
+        Member(f"shelf/psi/c{i}", "psi", f"c{i}", "", Severity.WARNING, 0.0, "moved " * 30) for i in range(40)
+    )
+    sink = Log(logger="driftd.test").open()
+    with caplog.at_level(logging.INFO, "driftd.test"):
+        sink.send(items(alert(members=members, joined=40), alert(members=members[:5])))
+    many, few = (json.loads(record.getMessage()) for record in caplog.records)
+    assert [member["column"] for member in many["members"]] == [f"c{i}" for i in range(5)]
+    assert (many["more_members"], many["joined"]) == (35, 40)
+    assert (len(few["members"]), few["more_members"]) == (5, 0)
+    assert len(caplog.records[0].getMessage()) < 3_000
+
+
 class TestAlertmanager:
     def test_labels_hold_identity_alone(self, receiver: Receiver) -> None:
         Alertmanager((receiver.url,), labels={"team": "shop"}).open().send(items(alert()))
