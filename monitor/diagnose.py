@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from alerting.connection import Forbidden, connect
 from alerting.deliver import Undelivered
 from alerting.kafka import Security, client_settings, made
 from alerting.labeling import MongoQueue
+from alerting.labeling.tools import ToolOptions
+from alerting.labeling.tools.cvat import Cvat
+from alerting.labeling.tools.label_studio import LabelStudio
+from alerting.labeling.tools.s3 import S3Bucket
+from alerting.s3 import s3_client
 from alerting.sinks import SinkOptions
 from alerting.sinks.alertmanager import Alertmanager
 from alerting.sinks.email import Email
@@ -29,6 +35,10 @@ from alerting.sinks.kafka import Kafka
 from alerting.sinks.pagerduty import PagerDuty
 from alerting.sinks.slack import Slack
 from alerting.sinks.webhook import Webhook
+from alerting.targets import TargetOptions
+from alerting.targets.kafka import RetrainingKafka
+from alerting.tracking import TrackingOptions
+from alerting.tracking.clearml import ClearMl
 from monitor.committee.host import hosting
 from monitor.config import Config, ModelOptions
 from monitor.deadletters import KafkaDeadLetters
@@ -76,9 +86,15 @@ def diagnose(config: Config) -> Iterator[Part]:
         if model.model_server is not None:
             yield web(f"server of model {model.name!r}", model.model_server.url, expected=True)
     for sink in config.alerts.sinks:
-        yield from _sink(f"sink {sink.name}", sink)
+        yield from _opened(f"sink {sink.name}", sink) or _sink(f"sink {sink.name}", sink)
     if isinstance(config.queue, MongoQueue):
         yield mongo("labeling", config.queue)
+    for tool in config.labeling_tools:
+        yield from _opened(f"labeling tool {tool.name}", tool) or _tool(f"labeling tool {tool.name}", tool)
+    for target in config.retraining_targets:
+        yield from _opened(f"target {target.name}", target) or _target(f"target {target.name}", target)
+    for tracker in config.tracking:
+        yield from _opened(f"tracker {tracker.name}", tracker) or _tracker(f"tracker {tracker.name}", tracker)
     if isinstance(config.dead_letters, KafkaDeadLetters):
         letters = config.dead_letters
         yield from _cluster("dead_letters", letters.brokers, letters.security, (letters.topic,))
@@ -96,24 +112,64 @@ def _committee(part: str, model: ModelOptions) -> Part:
 
 def _sink(part: str, sink: SinkOptions) -> Iterator[Part]:
     """The way to a destination of alerts; of one in mail, the login as well."""
-    try:
-        opened = sink.open()
-    except (OSError, ValueError) as error:
-        yield Part(part, False, str(error), "the daemon does not start with it")
-        return
-    opened.close()
     match sink:
         case Alertmanager():
             for url in sink.urls:
-                yield web(part, url.rstrip("/") + "/api/v2/status", cafile=sink.ca, expected=True)
+                path = url.rstrip("/") + "/api/v2/status"
+                yield web(part, path, cafile=sink.ca, expected=True, private=sink.private)
         case Webhook() | Slack():
-            yield web(part, sink.url, cafile=sink.ca)
+            yield web(part, sink.url, cafile=sink.ca, private=sink.private)
         case PagerDuty():
-            yield web(part, sink.service, cafile=sink.ca)
+            yield web(part, sink.service, cafile=sink.ca, private=sink.private)
         case Kafka():
             yield from _cluster(part, sink.brokers, sink.security, (sink.topic,))
         case Email():
             yield _mail(part, sink)
+
+
+def _opened(part: str, options: SinkOptions | TargetOptions | TrackingOptions | ToolOptions) -> list[Part]:
+    """What is wrong with a part before anything is asked of it; nothing where it opens."""
+    try:
+        options.open().close()
+    except (OSError, ValueError) as error:
+        return [Part(part, False, str(error), "the daemon does not start with it")]
+    return []
+
+
+def _tool(part: str, tool: ToolOptions) -> Iterator[Part]:
+    """The way to a labeling tool, and into its bucket."""
+    if not isinstance(tool, S3Bucket):
+        yield web(part, tool.url, cafile=tool.ca)
+    if not isinstance(tool, LabelStudio):
+        yield _bucket(part, tool)
+
+
+def _bucket(part: str, options: S3Bucket | Cvat) -> Part:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = s3_client(options.server)
+    try:
+        client.list_objects_v2(Bucket=options.bucket, Prefix=options.prefix, MaxKeys=1)
+    except (BotoCoreError, ClientError) as error:
+        return Part(part, False, f"bucket {options.bucket}: {error}", "check endpoint, region, key, and its policy")
+    finally:
+        client.close()
+    return Part(part, True, f"bucket {options.bucket} may be listed")
+
+
+def _target(part: str, target: TargetOptions) -> Iterator[Part]:
+    """The way to who trains. Nothing is posted: whether a token is good shows with the first request."""
+    if isinstance(target, RetrainingKafka):
+        yield from _cluster(part, target.brokers, target.security, (target.topic,))
+    else:
+        yield web(part, target.url, cafile=target.ca, private=target.private)
+
+
+def _tracker(part: str, tracker: TrackingOptions) -> Iterator[Part]:
+    """The way to where runs are written, files included."""
+    yield web(part, tracker.url, cafile=tracker.ca)
+    if isinstance(tracker, ClearMl) and tracker.files:
+        yield web(part, tracker.files, cafile=tracker.ca)
 
 
 def _mail(part: str, options: Email) -> Part:
@@ -134,15 +190,16 @@ def kafka(part: str, options: KafkaOptions) -> Iterator[Part]:
         yield _right_to_read(part, options)
 
 
-def web(part: str, url: str, *, cafile: str = "", expected: bool = False) -> Part:
-    """An HTTP server. It answers, and where `expected` with a 2xx; a webhook may well refuse to be looked at."""
+def web(part: str, url: str, *, cafile: str = "", expected: bool = False, private: bool = True) -> Part:
+    """An HTTP server. It answers, and where `expected` with a 2xx; a webhook may well refuse to be looked at. Unless
+    `private` it has to have a public address."""
     address = urlsplit(url)
     secure = address.scheme == "https"
     name, port = address.hostname or "", address.port or (443 if secure else 80)
     shown = f"{address.scheme}://{name}:{port}"
     try:
         context = ssl.create_default_context(cafile=cafile or None) if secure else None
-        with _way(name, port, context) as stream:
+        with _way(name, port, context, private=private) as stream:
             stream.sendall(f"GET {address.path or '/'} HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
             answer = http.client.HTTPResponse(stream)
             answer.begin()
@@ -417,9 +474,9 @@ def _right_to_read(part: str, options: KafkaOptions) -> Part:
 
 
 @contextmanager
-def _way(name: str, port: int, context: ssl.SSLContext | None) -> Iterator[socket.socket]:
+def _way(name: str, port: int, context: ssl.SSLContext | None, *, private: bool = True) -> Iterator[socket.socket]:
     """A connection, encrypted where there is a context. Raises `_Wrong`."""
-    with _connected(name, port) as plain:
+    with _connected(name, port, private=private) as plain:
         if context is None:
             yield plain
             return
@@ -427,9 +484,11 @@ def _way(name: str, port: int, context: ssl.SSLContext | None) -> Iterator[socke
             yield stream
 
 
-def _connected(name: str, port: int) -> socket.socket:
+def _connected(name: str, port: int, *, private: bool = True) -> socket.socket:
     try:
-        return socket.create_connection((name, port), _PATIENCE)
+        return connect(name, port, _PATIENCE, private=private)
+    except Forbidden as error:
+        raise _Wrong(str(error), "`private: true` allows private addresses and loopback; metadata never is") from error
     except socket.gaierror as error:
         hint = "check the name, and the resolver of this machine"
         raise _Wrong(f"the name {name} cannot be resolved", hint) from error

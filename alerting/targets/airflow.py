@@ -31,6 +31,7 @@ class Airflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "airflow"
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
+    private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
@@ -56,8 +57,13 @@ class _Client:
     def __init__(self, options: Airflow) -> None:
         base, self._options = options.url.rstrip("/"), options
         runs = f"{base}/api/v{options.version - 1}/dags/{quote(options.dag, safe='')}/dagRuns"
-        self._login = Endpoint(f"{base}/auth/token", {}, options.timeout, options.ca, hidden=[options.password])
-        self._runs = Endpoint(runs, {}, options.timeout, options.ca, hidden=[options.password], accepted=(409,))
+        self._login, self._runs = (
+            Endpoint(
+                url, {}, options.timeout, options.ca, hidden=[options.password], accepted=accepted,
+                private=options.private,
+            )
+            for url, accepted in ((f"{base}/auth/token", ()), (runs, (409,)))
+        )  # fmt: skip
         self._token = ""
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> None:

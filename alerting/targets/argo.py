@@ -30,12 +30,13 @@ class ArgoWorkflows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "argo"
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
+    private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         url = f"{self.url.rstrip('/')}/api/v1/workflows/{self.namespace}/submit"
-        endpoint = Endpoint(url, headers, self.timeout, self.ca, accepted=(409,))
+        endpoint = Endpoint(url, headers, self.timeout, self.ca, accepted=(409,), private=self.private)
         return Posting(endpoint.post, starting(self._body))
 
     def _body(self, request: Request) -> bytes:

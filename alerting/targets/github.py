@@ -32,6 +32,7 @@ class GitHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "github"
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
+    private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
@@ -41,7 +42,7 @@ class GitHub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
             "X-GitHub-Api-Version": "2022-11-28",
         }
         url = f"{self.url.rstrip('/')}/repos/{self.repository}/dispatches"
-        return Posting(Endpoint(url, headers, self.timeout, self.ca).post, starting(self._body))
+        return Posting(Endpoint(url, headers, self.timeout, self.ca, private=self.private).post, starting(self._body))
 
     def _body(self, request: Request) -> bytes:
         # at most ten keys are allowed beside each other, so all of it lies under one

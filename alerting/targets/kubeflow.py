@@ -33,11 +33,13 @@ class Kubeflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "kubeflow"
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
+    private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        endpoint = Endpoint(f"{self.url.rstrip('/')}/apis/v2beta1/runs", headers, self.timeout, self.ca)
+        url = f"{self.url.rstrip('/')}/apis/v2beta1/runs"
+        endpoint = Endpoint(url, headers, self.timeout, self.ca, private=self.private)
         return Posting(endpoint.post, starting(self._body))
 
     def _body(self, request: Request) -> bytes:

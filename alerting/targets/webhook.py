@@ -30,6 +30,7 @@ class RetrainingWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     ] = ()
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
+    private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
 
     def __repr__(self) -> str:
         return f"RetrainingWebhook(name={self.name!r})"  # address and headers may hold secrets
@@ -42,4 +43,4 @@ class RetrainingWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
             body = msgspec.json.encode(request.document())
             return Post(body, {"Idempotency-Key": id, **signer.headers(id, body)})
 
-        return Posting(Endpoint(self.url, self.headers, self.timeout, self.ca).post, make)
+        return Posting(Endpoint(self.url, self.headers, self.timeout, self.ca, private=self.private).post, make)

@@ -60,6 +60,14 @@ class TestEveryTarget:
         for said in ('"request_id":"0123abcd"', '"current_version":"7"', "v1/labels/set/0123abcd-train", '"half"'):
             assert said in text
 
+    def test_a_private_address_is_a_matter_of_the_option(self, kind: str, receiver: Receiver) -> None:
+        send(kind, receiver.url, request())
+        with pytest.raises(ValueError, match="a private address"):
+            send(kind, receiver.url, request(), private=False)
+        with pytest.raises(Undelivered, match="a private address"):  # known by its name only once it is asked for
+            send(kind, receiver.url.replace("127.0.0.1", "localhost"), request(), private=False)
+        assert len(receiver.calls) == 1
+
     def test_a_repeat_is_the_same_request(self, kind: str, receiver: Receiver) -> None:
         send(kind, receiver.url, request(), request())
         first, second = receiver.calls

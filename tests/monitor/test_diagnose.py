@@ -20,6 +20,7 @@ from tests.services.kafka import Kafka, SecureKafka
 from tests.services.mail import Mailbox
 from tests.services.mongo import Mongo
 from tests.services.process import free_port
+from tests.services.s3 import S3
 from tests.services.tls import Authority
 from tests.services.web import Receiver
 
@@ -206,6 +207,49 @@ alerts:
     assert "STARTTLS" in found[3].what
     assert "no-such-topic does not exist" in found[5].what
     assert "link-local" in found[6].what
+    assert "hunter2" not in repr(found)
+
+
+def test_targets_trackers_and_labeling_tools_are_tried(receiver: Receiver, kafka: Kafka, s3: S3) -> None:
+    topic, away = kafka.fresh_topic(), f"http://127.0.0.1:{free_port()}"
+    s3.client().create_bucket(Bucket="there")
+    named = receiver.url.replace("127.0.0.1", "localhost")
+    server = f"{{endpoint: '{s3.url}', region: {s3.region}, path_style: true, key: {s3.key}, secret: {s3.secret}}}"
+    config = parse(f"""
+retraining_targets:
+  - {{kind: webhook, url: "{receiver.url}/hunter2"}}
+  - {{kind: airflow, url: "{away}", dag: retrain, password: hunter2}}
+  - {{kind: github, repository: shop/models, token: hunter2, url: "{receiver.url}", private: false}}
+  - {{kind: argo_workflows, url: "{named}", namespace: ml, template: t, private: false}}
+  - {{kind: kafka, brokers: ["{kafka.bootstrap}"], topic: {topic}}}
+tracking:
+  - {{kind: mlflow, url: "{receiver.url}"}}
+  - {{kind: clearml, url: "{receiver.url}", files: "{away}", access_key: a, secret_key: hunter2}}
+labeling_tools:
+  - {{kind: label_studio, url: "{receiver.url}", token: hunter2}}
+  - {{kind: s3, bucket: there, server: {server}}}
+  - {{kind: cvat, url: "{receiver.url}", token: t, project_id: 1, storage_id: 1, bucket: nowhere, server: {server}}}
+""")
+    found = [part for part in diagnose.diagnose(config) if part.part.startswith(("target ", "tracker ", "labeling "))]
+    assert [(part.part, part.ok) for part in found] == [
+        ("labeling tool label-studio", True),
+        ("labeling tool s3", True),
+        ("labeling tool cvat", True),
+        ("labeling tool cvat", False),
+        ("target retraining", True),
+        ("target airflow", False),
+        ("target github", False),
+        ("target argo", False),
+        ("target retraining-kafka", True),
+        ("tracker mlflow", True),
+        ("tracker clearml", True),
+        ("tracker clearml", False),
+    ]
+    assert "nowhere" in found[3].what
+    assert "connection refused" in found[5].what
+    assert "a private address" in found[6].what
+    assert "a private address" in found[7].what
+    assert {call.method for call in receiver.calls} == {"GET"}
     assert "hunter2" not in repr(found)
 
 
