@@ -34,7 +34,7 @@ class Story:
     """A model's hours: one judged window each."""
 
     def __init__(self, mode: Mode = "automatic", **options: Any) -> None:
-        chosen: dict[str, Any] = {"mode": mode, "gates": GATES, "price": Price(retrain=50.0), **options}
+        chosen: dict[str, Any] = {"mode": mode, "gates": GATES, "price": Price(retrain=25.0), **options}
         self.retraining = Retraining("shelf", RetrainingOptions(**chosen))
         self.alerts = lifecycle.State()
         self.hour = 0
