@@ -90,9 +90,17 @@ class Gauges:
         self._before: dict[str, tuple[int, Gauge]] = {}  # with the first window that is not counted on it
         self._next: dict[str, Gauge] = {}
         self.wanted: set[str] = set()  # models whose events are asked for as they came
+        self._changes = 0
+
+    @property
+    def outdated(self) -> bool:
+        """Whether something was said since the last look, by this process."""
+        return self._references is not None and self._references.changes != self._changes
 
     def look(self) -> None:
         """Takes up what was said since the last look."""
+        if self._references is not None:
+            self._changes = self._references.changes
         for model in self._models:
             if model not in self._current:
                 found = self._find(model)

@@ -658,7 +658,7 @@ class Ingest:
         the clock's closes what is open after `grace` of silence. `ended`: nothing will ever come again, so close all.
         """
         options = self._options
-        if now - self._looked >= 1.0:
+        if now - self._looked >= 1.0 or self._gauges.outdated:
             self._looked = now
             self.look()
         behind = {p.number for p, n in lag.items() if n}

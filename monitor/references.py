@@ -59,6 +59,7 @@ class References:
 
     def __init__(self, models: Mapping[str, Model], store: Store) -> None:
         self._models, self._store = models, store
+        self.changes = 0  # how often something was said here that rows may have to be counted by
 
     def find(self, model: str) -> Reference | None:
         """What is judged by; None while it is being learned. Raises Unreadable for a file that is no reference.
@@ -108,6 +109,7 @@ class References:
     def learned(self, reference: Reference) -> None:
         """Keeps the first that a model learned."""
         self._store.put(f"reference/{quote(reference.model, safe='')}", reference.encode())
+        self.changes += 1
 
     def keep(self, model: str, reference: Reference) -> None:
         """Keeps one that may take the first one's place, or that was judged by until now."""
@@ -129,6 +131,7 @@ class References:
         if standing.serial <= self.standing(model).serial:
             return
         self._store.put(self._standing(model), encode(standing))
+        self.changes += 1
         for name in self._store.list(f"{self._name(model)}/"):
             if name.rpartition("/")[2] not in standing.versions:
                 self._store.delete(name)
