@@ -20,7 +20,6 @@ _STREAMS = ("--streams", os.environ.get("DRIFTD_STREAMS", ""))
 ALONE = ("decode", "profile", "window_check", "evidence_cost", "footprint", "hot_path", "queue")
 ON_DATA = {
     "detection": (*_DATA, "--by-kind"),
-    "labelled": (),
     "novelty": _DATA,
     "performance": _DATA,
     "root_cause": _DATA,
