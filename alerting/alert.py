@@ -14,6 +14,8 @@ import msgspec
 # package may not import.
 Seconds = Annotated[float, msgspec.Meta(extra={"unit": "seconds"}, extra_json_schema={"examples": ["10s", "1h30m"]})]
 
+OVERFLOW = "too_many_alerts"  # check name of the alert that stands for those beyond `AlertOptions.max_open`
+
 
 class Severity(StrEnum):
     """By the names that Prometheus rules use."""

@@ -1,8 +1,8 @@
 """The life of an alert, from opened to resolved. Pure: event time is handed in, notices are handed out.
 
 What a reader would get wrong: an alert does not resolve because time passed. It resolves when its check *looked*, and
-found nothing, for `clear_after`; a model that fell silent keeps its alerts. And an alert that is open need not be told:
-what moves together is told by its leader alone, what broken data explain by their alert, what is muted by none.
+found nothing, for `clear_after`; a model that fell silent keeps its alerts. Which of the open ones are told of is
+`alerting.telling`'s.
 """
 
 from __future__ import annotations
@@ -15,26 +15,12 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerting.alert import (
-    Alert,
-    Look,
-    Member,
-    Notice,
-    Ruling,
-    Seconds,
-    Severity,
-    Symptom,
-    Transition,
-    Verdict,
-    notice_id,
-    rfc3339,
-)
+from alerting import telling
+from alerting.alert import OVERFLOW, Alert, Look, Notice, Ruling, Seconds, Severity, Symptom, Verdict
 from alerting.rules import Mute, Rule
 
-OVERFLOW = "too_many_alerts"  # check name of the alert that stands for those beyond `max_open`
 REMEMBERED = 900.0  # seconds of event time a resolved alert is kept, so that Alertmanager is told more than once
 EPISODES = 200  # kept of a model, the newest
-SHOWN = 50  # members of an alert that are named, each with `_MARK` characters of its text
 _FACTS, _TEXT = 20, 2_000  # facts of an alert, characters of a text: 1,000 full alerts stay under 50 MB
 _MARK = 200  # characters of a fact's name or value
 _NO_RULE = Rule()
@@ -173,6 +159,10 @@ class State(msgspec.Struct):
         """The last that this alert led."""
         return next((episode for episode in reversed(self.episodes) if episode.key == key), None)
 
+    def suppression(self, key: str) -> Suppression | None:
+        """What keeps an alert of this key silent, by a verdict."""
+        return next((s for s in self.suppressions if key in s.keys), None)
+
 
 def step(
     state: State, symptoms: Iterable[Symptom], looked: Collection[Look], now: float, options: AlertOptions
@@ -197,19 +187,7 @@ def step(
     # A check that found nothing for long enough frees its place before a new alert asks for one.
     _calm(state, {a.key for a in state.open() if a.look in looks}, found, now, options)
     _overflow(state, _take(state, found, now, options), looks, now, options)
-    silence(state, now, options)
-    _lead(state)
-    return _tell(state, now, options)
-
-
-def say(state: State, alert: Alert, transition: Transition, now: float) -> Notice:
-    """Puts the alert in its place, and the notice of it."""
-    alert = replace(
-        alert, said=now, serial=alert.serial + 1, held=alert.firing, said_severity=alert.severity,
-        said_joined=alert.joined,
-    )  # fmt: skip
-    state.alerts[alert.key] = alert
-    return Notice(notice_id(alert), transition, alert)
+    return telling.tell(state, now, options)
 
 
 # -- symptoms
@@ -276,7 +254,7 @@ def _take(state: State, found: Mapping[str, Symptom], now: float, options: Alert
     heads = _heads(state, now, options)
     places = options.max_open - sum(alert.check != OVERFLOW for alert in state.open())
     ruled = [(symptom, options.rule(symptom)) for symptom in found.values()]
-    for symptom, rule in sorted(ruled, key=lambda pair: _urgency(pair[0], publicity=pair[1].publicity)):
+    for symptom, rule in sorted(ruled, key=lambda pair: telling.urgency(pair[0], publicity=pair[1].publicity)):
         known = state.alerts.get(symptom.key)
         if known is not None and known.resolved is None:
             _update(state, known, symptom, now)
@@ -294,7 +272,7 @@ def _take(state: State, found: Mapping[str, Symptom], now: float, options: Alert
         if known is not None and known.resolved is not None and now - known.resolved < options.cooldown:
             places -= _reopen(state, known, symptom, now)
             continue
-        if options.muted(symptom, now) or _suppression(state, symptom.key):
+        if options.muted(symptom, now) or state.suppression(symptom.key):
             _open(state, symptom, first, now)
             continue
         leader = heads.get(symptom.broken, "")
@@ -310,13 +288,6 @@ def _take(state: State, found: Mapping[str, Symptom], now: float, options: Alert
     return beyond
 
 
-def _urgency(found: Symptom | Alert, *, publicity: bool) -> tuple[bool, int, float, bool, str]:
-    """What the world sees comes first, then the gravest, the likeliest cause, what is of all rows."""
-    rank = found.facts.get("rank", 1.0)
-    likeliest = rank if isinstance(rank, float) else 1.0
-    return not publicity, -found.severity.rank, likeliest, bool(found.scope), found.key
-
-
 def _heads(state: State, now: float, options: AlertOptions) -> dict[bool, str]:
     """Alerts that what is new belongs to, by whether the data are broken: the last that began a short while ago."""
     young = [a for a in state.open() if not (a.leader or a.muted) and a.check != OVERFLOW]
@@ -329,7 +300,7 @@ def _displace(state: State) -> int:
     led = [alert for alert in state.open() if alert.leader and not alert.publicity]
     if not led:
         return 0
-    del state.alerts[max(led, key=lambda a: _urgency(a, publicity=False)).key]
+    del state.alerts[max(led, key=lambda a: telling.urgency(a, publicity=False)).key]
     return 1
 
 
@@ -344,10 +315,6 @@ def _confirmed(state: State, symptom: Symptom, now: float, options: AlertOptions
             state.unremembered += 1
     pending.looks += 1
     return pending.first if pending.looks >= options.confirm else None
-
-
-def _suppression(state: State, key: str) -> Suppression | None:
-    return next((s for s in state.suppressions if key in s.keys), None)
 
 
 def _open(
@@ -454,109 +421,3 @@ def _summary(model: str, beyond: Sequence[Beyond], now: float, options: AlertOpt
         severity=max((b.severity for b in beyond), key=lambda s: s.rank, default=Severity.INFO),
         facts={"without_alert": float(count), "max_open": float(options.max_open)},
     )
-
-
-# -- who is told of
-
-
-def silence(state: State, now: float, options: AlertOptions) -> None:
-    """Settles which alerts are muted, and which are explained by broken data."""
-    causes = sorted((a for a in state.open() if a.broken), key=lambda a: (a.started, a.key))
-    for alert in list(state.open()):
-        muted = options.muted(alert, now)
-        suppression = None if muted else _suppression(state, alert.key)
-        if suppression is not None:
-            muted = f"false alarm by {suppression.by}, until {rfc3339(suppression.until)}"
-            suppression.suppressed += not alert.muted and not alert.held
-        leader = alert.leader if state.find_open(alert.leader) is not None else ""
-        cause = None if leader else next((c for c in causes if _explains(c, alert, options)), None)
-        inhibited = "" if cause is None else cause.leader or cause.key
-        if (muted, leader, inhibited) != (alert.muted, alert.leader, alert.inhibited):
-            due = None if muted or inhibited else alert.deadline
-            state.alerts[alert.key] = replace(alert, muted=muted, leader=leader, inhibited=inhibited, deadline=due)
-
-
-def _lead(state: State) -> None:
-    """Leaders are as grave, and as lately seen, as what they lead."""
-    led: dict[str, list[Alert]] = {alert.key: [] for alert in state.open() if alert.members}
-    for alert in state.open():
-        if alert.leader and not alert.muted:
-            led.setdefault(alert.leader, []).append(alert)
-    for key, alerts in led.items():
-        alerts.sort(key=lambda a: _urgency(a, publicity=a.publicity))
-        head = state.alerts[key]
-        state.alerts[key] = replace(
-            head,
-            severity=max((head.severity, *(a.severity for a in alerts)), key=lambda s: s.rank),
-            last_seen=max((head.last_seen, *(a.last_seen for a in alerts))),
-            publicity=head.publicity or any(a.publicity for a in alerts),
-            members=tuple(
-                Member(a.key, a.check, a.column, a.scope, a.severity, a.started, a.text[:_MARK]) for a in alerts[:SHOWN]
-            ),
-        )
-
-
-def _explains(cause: Alert, alert: Alert, options: AlertOptions) -> bool:
-    """Broken data are why other things move: their column at any time, the rest of the model from about then on."""
-    if alert.broken or alert.check == OVERFLOW or cause.scope not in ("", alert.scope):
-        return False
-    near = abs(cause.started - alert.started) < options.group_within
-    return not cause.column or cause.column == alert.column or near
-
-
-# -- what is told
-
-
-def _tell(state: State, now: float, options: AlertOptions) -> list[Notice]:
-    due = [
-        (alert, transition)
-        for alert in state.alerts.values()
-        if (transition := _transition(alert, now, options)) is not None
-    ]
-    due.sort(key=lambda pair: (pair[0].firing, _urgency(pair[0], publicity=pair[0].publicity)))
-    return [say(state, _due(state, alert, transition, options), transition, now) for alert, transition in due]
-
-
-def _transition(alert: Alert, now: float, options: AlertOptions) -> Transition | None:
-    """What is due to be said of it, by how it is and by what was said of it last."""
-    if not alert.firing:
-        if not alert.held:
-            return None
-        if alert.resolved is None:
-            return Transition.SILENCED
-        unintended = alert.verdict is not None and alert.verdict.ruling is Ruling.UNINTENDED
-        return Transition.FIXED if unintended else Transition.RESOLVED
-    found = alert.last_seen == now
-    if not alert.held:
-        came = Transition.REOPENED if alert.serial else Transition.OPENED
-        return came if found else None  # what is no longer silent is told when it is found again
-    if alert.deadline is not None and now >= alert.deadline:
-        return Transition.ESCALATED
-    grown = alert.joined > alert.said_joined and now - alert.started >= options.group_within
-    rose = alert.severity.rank > alert.said_severity.rank
-    return Transition.UPDATED if rose or grown or (found and now - alert.said >= options.repeat) else None
-
-
-def _due(state: State, alert: Alert, transition: Transition, options: AlertOptions) -> Alert:
-    """The alert with the deadline that the transition gives it, and the severity that one which passed does."""
-    if transition is Transition.ESCALATED:
-        gravest = max((rule.escalate for rule in _rules(state, alert, options)), key=lambda s: s.rank)
-        return replace(alert, severity=max((alert.severity, gravest), key=lambda s: s.rank), deadline=None)
-    if transition in (Transition.OPENED, Transition.REOPENED):
-        return replace(alert, deadline=deadline(state, alert, options))
-    return alert
-
-
-def deadline(state: State, alert: Alert, options: AlertOptions) -> float | None:
-    """By when somebody must rule, from now on, by the strictest rule of what it leads; or mend, where that is ruled."""
-    if not alert.firing:
-        return None
-    if alert.verdict is not None:
-        return state.now + options.fix_within if alert.verdict.ruling is Ruling.UNINTENDED else None
-    times = [rule.sla for rule in _rules(state, alert, options) if rule.sla is not None]
-    return state.now + min(times) if times else None
-
-
-def _rules(state: State, alert: Alert, options: AlertOptions) -> list[Rule]:
-    """Those for an alert and for what it leads."""
-    return [options.rule(alert), *(options.rule(a) for a in state.open() if a.leader == alert.key)]

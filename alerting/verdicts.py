@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from alerting.alert import Notice, Ruling, Transition, Verdict, rfc3339
 from alerting.labeling.task import Withdrawal
-from alerting.lifecycle import AlertOptions, Episode, FalseAlarms, Ruled, State, Suppression, deadline, say, silence
+from alerting.lifecycle import AlertOptions, Episode, FalseAlarms, Ruled, State, Suppression
+from alerting.telling import deadline, say, silence
 
 VERDICTS = 200  # kept of a model, the newest
 SUPPRESSIONS = 200  # at once; beyond it the oldest ends

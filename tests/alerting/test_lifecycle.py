@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from alerting.alert import Look, Notice, Ruling, Severity, Symptom, Transition, Verdict
-from alerting.lifecycle import OVERFLOW, REMEMBERED, AlertOptions, State, step
+from alerting.alert import OVERFLOW, Look, Notice, Ruling, Severity, Symptom, Transition, Verdict
+from alerting.lifecycle import REMEMBERED, AlertOptions, State, step
 from alerting.rules import Mute, Rule, When
 from alerting.verdicts import rule as judge
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from alerting.alert import Look, Notice, Ruling, Severity, Symptom, Transition, Verdict
-from alerting.lifecycle import OVERFLOW, AlertOptions, State, step
+from alerting.alert import OVERFLOW, Look, Notice, Ruling, Severity, Symptom, Transition, Verdict
+from alerting.lifecycle import AlertOptions, State, step
 from alerting.rules import Mute, Rule, When
 from alerting.verdicts import VERDICTS
 from alerting.verdicts import rule as judge
