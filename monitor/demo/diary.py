@@ -69,6 +69,7 @@ class Labelled(msgspec.Struct, frozen=True):
     """What labels say of the model, as `/status` shows it."""
 
     tracked: Estimate | None = None
+    end: float | None = None  # UTC seconds of event time, of the span that `tracked` is of
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -83,11 +84,6 @@ class ModelStatus(msgspec.Struct, frozen=True):
     label_tasks: int = 0
     labelled: Labelled | None = None
     renewal: Renewal | None = None
-
-    @property
-    def accuracy(self) -> Estimate | None:
-        """By the labels so far."""
-        return None if self.labelled is None else self.labelled.tracked
 
     @property
     def requests(self) -> tuple[Request, ...]:

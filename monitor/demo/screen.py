@@ -107,6 +107,9 @@ def tell(out: Console, deed: Deed) -> None:
 def summary(story: Story) -> Group:
     """Act by act what was noticed and how right the model was; what came of the request to retrain; what went wrong."""
     parts: list[RenderableType] = [_noticed(story), _reckoned(story)]
+    if (way := story.recovery) is not None:
+        before, fallen, after = (f"{share:.1%}" for share in way)
+        parts.append(Text(f"True accuracy: {before} at first, {fallen} at worst, {after} with version 2."))
     request = story.request
     if request is not None:
         before, after = ("unknown" if a is None else f"{a:.1%}" for a in (request.before, request.after))
@@ -136,14 +139,18 @@ def _noticed(story: Story) -> Table:
 
 
 def _reckoned(story: Story) -> Table:
-    table = Table(title="How right the model was, and what the labels said of it", title_justify="left")
-    for heading in ("act", "true accuracy", "the daemon's estimate, 90 % interval", "labels spent"):
+    title = "True accuracy in the worst and in the last five minutes; the last by labels"
+    table = Table(title=title, title_justify="left")
+    for heading in ("act", "worst", "last"):
         table.add_column(heading)
+    table.add_column("by labels, 90 % interval", no_wrap=True)
+    table.add_column("labels spent")
     for told in story.reckonings():
         said = "none" if told.estimate is None else _interval(told.estimate)
-        table.add_row(ACTS[told.act].title, f"{told.truth:.1%}", said, f"{told.labels:,}")
+        table.add_row(ACTS[told.act].title, f"{told.worst:.1%}", f"{told.truth:.1%}", said, f"{told.labels:,}")
     return table
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+    value, low, high = (100.0 * share for share in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f}% ({low:.1f} to {high:.1f})"
