@@ -115,13 +115,23 @@ class Line(msgspec.Struct):
         return i < len(self.head)
 
     def tidy(self, shelves: Shelves) -> None:
-        """Puts away what is too much to have at hand."""
+        """Puts away what is too much to have at hand.
+
+        With what a shelf has room for it is put there, so all but one are half full: a line that takes in little at a
+        time would have a shelf for every 65 entries, and a desk of 90 KB with 65,000 waiting, written at each claim.
+        """
         if len(self.head) <= 2 * HEAD:
             return
         rest = self.head[HEAD:]
         self.head = self.head[:HEAD]
         for i in range(0, len(rest), RUN):
             run = rest[i : i + RUN]
+            roomy = [shelf for shelf in self.shelves if shelf.size + len(run) <= RUN]
+            if roomy:
+                start = run[0][:3]
+                shelf = max(roomy, key=lambda shelf: (shelf.first <= start, shelf.first))
+                self.shelves.remove(shelf)
+                run = list(heapq.merge(shelves.load(shelf.name), run))
             self.shelves.append(Shelf(run[0][:3], len(run), shelves.keep(run)))
 
 

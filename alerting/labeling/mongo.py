@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
-from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
+from pymongo import ASCENDING, DESCENDING, MongoClient, ReplaceOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure, PyMongoError
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Documents = Collection[dict[str, Any]]
 
 _DUPLICATE = 11000
-_CHUNK = 1_000  # documents an insert: 2 MB at the usual 2 KB
+_CHUNK = 100  # documents of an operation: 200 KB, so that a slow server is done within the time it has
 _PAUSE = 0.004  # seconds at most before another attempt at a state that others change as well; doubles 5 times
 
 
@@ -70,21 +70,32 @@ class MongoStore:
             _insert(self._batches, [document(batch)])
 
     def get(self, ids: Sequence[str]) -> list[LabelTask]:
-        if not ids:
-            return []
-        with _told():
-            one = {"_id": ids[0]} if len(ids) == 1 else {"_id": {"$in": list(ids)}}
-            return [_task(found) for found in self._tasks.find(one)]
+        found: list[LabelTask] = []
+        for i in range(0, len(ids), _CHUNK):
+            some = list(ids[i : i + _CHUNK])
+            with _told():
+                one = {"_id": some[0]} if len(some) == 1 else {"_id": {"$in": some}}
+                found += map(_task, self._tasks.find(one))
+        return found
 
     def get_batch(self, batch_id: str) -> LabelBatch | None:
         with _told():
             found = self._batches.find_one({"_id": batch_id})
         return msgspec.convert(found, LabelBatch) if found else None
 
-    def swap(self, task: LabelTask, rev: int) -> bool:
-        with _told():
-            done = self._tasks.replace_one({"_id": task.id, "rev": rev}, document(task))
-        return done.matched_count == 1
+    def swap(self, changed: Sequence[tuple[LabelTask, int]]) -> set[str]:
+        swapped: set[str] = set()
+        for i in range(0, len(changed), _CHUNK):
+            some = changed[i : i + _CHUNK]
+            ours = {task.id: task for task, _ in some}
+            replaced = [ReplaceOne({"_id": task.id, "rev": rev}, document(task)) for task, rev in some]
+            with _told():
+                matched = self._tasks.bulk_write(replaced, ordered=False).matched_count
+            if 0 < matched < len(some):  # how many is told, not which
+                swapped |= {task.id for task in self.get(list(ours)) if task == ours[task.id]}
+            elif matched:
+                swapped |= ours.keys()
+        return swapped
 
     def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
         with _told():

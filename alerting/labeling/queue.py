@@ -102,11 +102,11 @@ class Store(Protocol):
 
     def get_batch(self, batch_id: str) -> LabelBatch | None: ...
 
-    def swap(self, task: LabelTask, rev: int) -> bool:
-        """Put it in the place of the one of this id and `rev`; False when that has moved on."""
+    def swap(self, changed: Sequence[tuple[LabelTask, int]]) -> set[str]:
+        """Put each in the place of the one of its id and this `rev`; returns the ids of those that had not moved on."""
 
     def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
-        """The same."""
+        """The same of one batch; whether it had not moved on."""
 
     def find(self, wanted: Wanted, limit: int, *, newest: bool = False) -> list[LabelTask]:
         """By the time of the final label, the oldest or the newest first; those without one by id. Not to be called
@@ -251,66 +251,88 @@ class LabelQueue:
         Never one that the labeler labeled or skipped. A task whose lease ran out is free again at once. None when
         nothing is ready, or the purse is empty. Show the labeler `asked(task)`, no more.
         """
+        return next(iter(self._claim(labeler, 1, now, lease_seconds, dataset)), None)
+
+    def _claim(
+        self,
+        owner: str,
+        limit: int,
+        now: float,
+        lease_seconds: float,
+        dataset: str | None,
+        export: Export | None = None,
+    ) -> list[LabelTask]:
+        """The next tasks, each of them with a token of its own, and handed over where there is an `export`."""
         until = now + lease_seconds
         shares = {
             Turn.DRAWN: max(1.0 - self.rules.asked_share, 1e-3),
             Turn.ASKED: max(self.rules.asked_share, 1e-3),
             **({Turn.KNOWN: self.rules.known_share} if self.rules.known_share else {}),
         }
-        caps = self.rules.purse.caps
 
-        def serve(desk: Desk, shelves: Shelves) -> tuple[list[str], str | None]:
-            over = desk.over(now)
-            desk.period.at(now)
-            if over or not desk.period.room(caps):
-                return over, None
-            return over, desk.serve(labeler, now, until, shares, shelves)
+        def lease(task: LabelTask) -> LabelTask:
+            held = moves.leased(task, owner, secrets.token_hex(16), now, until)
+            return held if held is task or export is None else moves.exported(held, export)
 
         return self._serve(
-            dataset, now, serve, lambda task: moves.leased(task, labeler, secrets.token_hex(16), now, until)
+            dataset, now, limit, lambda desk, shelves: desk.serve(owner, now, until, shares, shelves), lease
         )
 
     def _serve(
         self,
         dataset: str | None,
         now: float,
-        serve: Callable[[Desk, Shelves], tuple[list[str], str | None]],
+        limit: int,
+        serve: Callable[[Desk, Shelves], str | None],
         lease: Callable[[LabelTask], LabelTask],
-    ) -> LabelTask | None:
-        """Of one dataset or of each in turn: what the desk names, as long as its document agrees."""
+    ) -> list[LabelTask]:
+        """Of one dataset or of each in turn: what the desk names, as long as the documents agree and the purse has
+        room. Many cost hardly more round trips than one."""
+        caps = self.rules.purse.caps
+
+        def some(missing: int, desk: Desk, shelves: Shelves) -> tuple[list[str], list[str]]:
+            over, found = desk.over(now), list[str]()
+            desk.period.at(now)
+            while not over and len(found) < missing and desk.period.room(caps):
+                name = serve(desk, shelves)
+                if name is None:
+                    break
+                found.append(name)
+            return over, found
+
         names = self.datasets() if dataset is None else [dataset]
         self._turn += 1
+        leased: list[LabelTask] = []
         for i in range(len(names)):
             name = names[(self._turn + i) % len(names)]
-            while True:
+            while len(leased) < limit:
                 # a lease that is lost with the power is one that ran out: its answer comes late, and is kept
                 with self._store.together(lasting=False):
-                    over, found = self._desk(name, serve)
-                    task = None if found is None else self._lease(found, lease)
-                if task is not None:
-                    return task
-                if found is not None:  # it was moved by somebody else meanwhile
-                    over.append(found)
+                    over, found = self._desk(name, partial(some, limit - len(leased)))
+                    held = self._change(found, lease)
+                leased += held
+                over += set(found).difference(task.id for task in held)  # moved by somebody else meanwhile
                 if not over:
                     break
                 for each in over:
                     self._look_again(name, each, now)
-        return None
+        return leased
 
-    def _lease(self, name: str, lease: Callable[[LabelTask], LabelTask]) -> LabelTask | None:
-        while True:
-            before = self.get(name)
-            if before is None:
-                return None
-            after = lease(before)
-            if after is before:
-                return None
-            if self._store.swap(after, before.rev):
-                return after
+    def _change(self, names: Sequence[str], change: Callable[[LabelTask], LabelTask]) -> list[LabelTask]:
+        """Tasks of which a desk knows nothing new afterwards; those that were changed, in the order of `names`."""
+        changed: dict[str, LabelTask] = {}
+        left = names
+        while left:
+            pairs = [(change(before), before) for before in self._store.get(left)]
+            moved = [(after, before.rev) for after, before in pairs if after is not before]
+            swapped = self._store.swap(moved)
+            changed |= {after.id: after for after, _ in moved if after.id in swapped}
+            left = [after.id for after, _ in moved if after.id not in swapped]
+        return [changed[name] for name in names if name in changed]
 
     def extend(self, task_id: str, token: str, until: float) -> bool:
         """The lease is longer, unless it has passed on."""
-        return self._lease(task_id, lambda task: moves.extended(task, token, until)) is not None
+        return bool(self._change([task_id], lambda task: moves.extended(task, token, until)))
 
     def submit(
         self,
@@ -345,18 +367,14 @@ class LabelQueue:
         """The next task to review, leased; never one that the reviewer labeled. First those that labelers disagree
         on."""
         until = now + lease_seconds
-        caps = self.rules.purse.caps
-
-        def serve(desk: Desk, shelves: Shelves) -> tuple[list[str], str | None]:
-            over = desk.over(now)
-            desk.period.at(now)
-            if over or not desk.period.room(caps):
-                return over, None
-            return over, desk.serve_review(reviewer, now, until, shelves)
-
-        return self._serve(
-            dataset, now, serve, lambda task: moves.review_leased(task, reviewer, secrets.token_hex(16), until)
+        leased = self._serve(
+            dataset,
+            now,
+            1,
+            lambda desk, shelves: desk.serve_review(reviewer, now, until, shelves),
+            lambda task: moves.review_leased(task, reviewer, secrets.token_hex(16), until),
         )
+        return next(iter(leased), None)
 
     def review(
         self, task_id: str, token: str, opinion: Opinion, by: str, now: float, value: Value = None, comment: str = ""
@@ -467,8 +485,7 @@ class LabelQueue:
 
     def used(self, task_ids: Sequence[str], label_set: str, *, evaluation: bool = False) -> None:
         """These labels are in a label set that a model was trained on, or judged by. Twice is once."""
-        for name in task_ids:
-            self._lease(name, lambda task: moves.used(task, label_set, evaluation=evaluation))
+        self._change(task_ids, lambda task: moves.used(task, label_set, evaluation=evaluation))
 
     # -- labeling tools
 
@@ -484,22 +501,19 @@ class LabelQueue:
         leased = self._store.find(Wanted(owner=owner, dataset=UNSET if dataset is None else dataset), _SEEN)
         pending = [t for t in leased if t.export is None or (t.export.project == project and not t.export.acked)]
         pending.sort(key=lambda task: (task.place.turn, task.place.order))
-        while len(pending) < limit and (task := self.claim(owner, now, lease_seconds, dataset)) is not None:
-            marked = self._lease(task.id, lambda task: moves.exported(task, export))
-            pending.append(marked or task)
+        pending += self._claim(owner, limit - len(pending), now, lease_seconds, dataset, export)
         return pending[:limit]
 
     def exported(self, tool: str, tasks: Mapping[str, str], now: float, uri: str = "") -> None:
         """The tool has these tasks, by its own names: {our id: the tool's}. Those not leased to it are passed over."""
 
-        def acked(task: LabelTask, theirs: str) -> LabelTask:
-            given = task.export
+        def acked(task: LabelTask) -> LabelTask:
+            given, theirs = task.export, tasks[task.id]
             if given is None or given.tool != tool or (given.acked and given.task == theirs):
                 return task
             return moves.exported(task, replace(given, at=now, task=theirs, uri=uri, acked=True))
 
-        for name, theirs in tasks.items():
-            self._lease(name, partial(acked, theirs=theirs))
+        self._change(list(tasks), acked)
 
     def answer_from_tool(
         self,
@@ -682,7 +696,7 @@ class LabelQueue:
                 moved = _stands(before) != _stands(after)
                 if moved and before.lease is None:
                     self._desk(before.dataset, lambda desk, _: desk.watch(name, now + _SOON))
-                if self._store.swap(after, before.rev):
+                if self._store.swap([(after, before.rev)]):
                     if moved:
                         self._desk(after.dataset, partial(_settle, after, now, answered))
                     return True

@@ -105,9 +105,9 @@ class SqliteStore:
             found = db.execute("SELECT document FROM label_batches WHERE id = ?", (batch_id,)).fetchone()
         return msgspec.json.decode(found[0], type=LabelBatch) if found else None
 
-    def swap(self, task: LabelTask, rev: int) -> bool:
+    def swap(self, changed: Sequence[tuple[LabelTask, int]]) -> set[str]:
         with self._change() as db:
-            return db.execute(_UPDATE, (*_row(task), task.id, rev)).rowcount == 1
+            return {task.id for task, rev in changed if db.execute(_UPDATE, (*_row(task), task.id, rev)).rowcount}
 
     def swap_batch(self, batch: LabelBatch, rev: int) -> bool:
         with self._change() as db:

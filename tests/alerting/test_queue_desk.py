@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerting.labeling.desk import HEAD, Desk, Entry, Line, Period
+from alerting.labeling.desk import HEAD, RUN, Desk, Entry, Line, Period
 from alerting.labeling.task import Turn
 
 SHARES = {Turn.DRAWN: 0.7, Turn.ASKED: 0.3}
@@ -60,6 +60,18 @@ def test_a_line_serves_in_order_however_long_it_is_and_whatever_comes_between(
         assert len(line) == len(waiting)
     assert line.some(len(waiting) + 1, shelves) == waiting
     assert not shelves.runs
+
+
+def test_a_line_that_takes_in_little_at_a_time_has_few_shelves() -> None:
+    source = random.Random(1)
+    line, shelves = Line(), Memory()
+    orders = [float(i) for i in range(6_000)] + [source.uniform(0, 25) for _ in range(6_000)]
+    for i in range(0, len(orders), 25):
+        line.enter(entries(orders[i : i + 25], i))
+        line.tidy(shelves)
+    assert len(line) == 12_000
+    assert len(line.shelves) == len(shelves.runs) <= 12_000 / (RUN / 2) + 1
+    assert line.some(12_000, shelves) == sorted(entries(orders))
 
 
 def test_a_labeler_who_may_have_none_of_the_first_gets_what_follows() -> None:
