@@ -182,9 +182,11 @@ def _join_columns(parts: Sequence[Column]) -> Column:
             v if v.shape[1] == size else np.pad(v, ((0, 0), (0, size - v.shape[1])), constant_values=np.nan)
             for v in values
         ]
-    # a part in which all are missing has none
+    joined = np.concatenate(values)
+    # a part in which all are missing has no names; parts of another length or other names leave the whole without any
     names = {tuple(p.words) for p in parts if p.words}
-    return Column(first.kind, np.concatenate(values), names.pop() if len(names) == 1 else (), wrong)
+    told = names.pop() if len(names) == 1 else ()
+    return Column(first.kind, joined, told if joined.ndim == 2 and len(told) == joined.shape[1] else (), wrong)
 
 
 @dataclass(slots=True)

@@ -87,6 +87,15 @@ def test_vectors_of_another_length_are_padded_with_missing() -> None:
     assert repr(joined["v"].values.tolist()) == "[[1.0, nan], [1.0, 2.0]]"
 
 
+def test_places_of_a_joined_vector_are_called_what_all_parts_call_them() -> None:
+    two, three = vector([[0.1, 0.9]], names=("can", "jar")), vector([[0.1, 0.2, 0.7]])
+    missing = from_columns({"x": number([1.0])})
+    assert concat([from_columns({"v": two}), missing, from_columns({"v": two})])["v"].words == ("can", "jar")
+    for other in (three, vector([[0.5, 0.5]], names=("jar", "can"))):
+        joined = concat([from_columns({"v": two}), from_columns({"v": other})])["v"]
+        assert joined.words == ()
+
+
 @pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True]), slice(1, None)])
 def test_taking_rows_takes_every_column(rows: Any) -> None:
     whole = from_columns({"x": number([0.0, 1.0, 2.0]), "c": category(["a", "b", None])}, [0.0, 1.0, 2.0])
