@@ -346,11 +346,16 @@ def row_event(row: Mapping[str, Any], number: int) -> Event:
             event.inputs[rest] = value
         elif (section == "extra" and rest) or name == TRUTH:
             event.extra[rest or name] = value
-        elif (plain := rest if section == "outputs" and rest else name) in RESERVED:
+        elif (plain := rest if section == "outputs" and rest else name) in RESERVED and not _counts_boxes(name, value):
             setattr(event, plain, value)
         else:
             event.inputs[name] = value
     return event
+
+
+def _counts_boxes(name: str, value: Any) -> bool:
+    """Whether a table's column is an input that only bears the name of the boxes in a picture."""
+    return name == BOXES and not (value is None or isinstance(value, list))
 
 
 def from_table(table: pa.Table, schema: Schema, first: int = 0) -> Batch:
@@ -358,12 +363,16 @@ def from_table(table: pa.Table, schema: Schema, first: int = 0) -> Batch:
 
     Numbers and categories go over as arrays (0.02 us per value); what Arrow holds otherwise goes value by value.
     """
+    import pyarrow as pa
+
     n = table.num_rows
     names = {name: name for name in table.column_names}
     for name in table.column_names:
         section, _, rest = name.partition(".")
         if section in ("inputs", "features", "outputs", "extra") and rest:
             names.setdefault(column_name(rest) if section != "outputs" else rest, name)
+    if BOXES in names and not pa.types.is_list(table.schema.field(BOXES).type):
+        names[column_name(BOXES)] = names.pop(BOXES)
     stamp = next((names[name] for name in _TIME_NAMES if name in names), None)
     times = np.zeros(n) if stamp is None else _arrow_times(table.column(stamp))
     ids = np.empty(n, object)

@@ -92,6 +92,9 @@ SCHEMA = (
 )
 
 
+BOX = {"name": "can", "left": 1.0, "top": 2.0, "width": 3.0, "height": 4.0}
+
+
 def test_a_table_is_the_batch_of_its_rows() -> None:
     table = pa.table(TABLE)
     batch = from_table(table, SCHEMA, first=10)
@@ -120,6 +123,22 @@ def test_columns_of_a_table_may_name_their_section() -> None:
         assert made["x"].values.tolist() == [1.0, 2.0]
         assert list(made["label"].words) == ["a", "b"]
         assert list(made["shop"].words) == ["n", "s"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([3, 0], ColumnSpec("input.boxes", Kind.NUMBER)),
+        ([[BOX], []], ColumnSpec("boxes", Kind.TEXT, Role.OUTPUT)),
+    ],
+)
+def test_boxes_of_a_table_are_those_of_a_picture_or_an_input_of_that_name(values: Any, wanted: ColumnSpec) -> None:
+    table = pa.table({"boxes": values})
+    rows = [row_event(row, i) for i, row in enumerate(table.to_pylist())]
+    assert infer(rows) == (wanted,)
+    one, other = from_table(table, (wanted,))[wanted.name], to_batch(rows, (wanted,))[wanted.name]
+    assert one.values.tolist() == other.values.tolist()
+    assert not one.missing().any()
 
 
 def test_a_place_in_a_table_is_read_as_its_name() -> None:
