@@ -13,12 +13,12 @@ import pytest
 from alerting.deliver import Backoff
 from alerting.labeling import SqliteQueue
 from alerting.labeling.formats import FORMATS, Reply
-from alerting.labeling.task import asked
+from alerting.labeling.task import EventRef, Withdrawal, asked
 from alerting.labeling.tools.label_studio import SECRET_HEADER, LabelStudio
 from alerting.secret import Secret
 from monitor.handover import Courier
 from monitor.metrics import Meters
-from tests.alerting.labels import BATCH, PLAIN, task
+from tests.alerting.labels import BATCH, NOW, PLAIN, task
 from tests.services.tools import LabelStudioServer
 from tests.services.web import Call, Receiver
 
@@ -82,6 +82,9 @@ class Project:
 
     def delete(self, annotation: int) -> None:
         self._server.ask("DELETE", f"/api/annotations/{annotation}/")
+
+    def remove(self, theirs: int) -> None:
+        self._server.ask("DELETE", f"/api/tasks/{theirs}/")
 
     def export(self, kind: str) -> bytes:
         import msgspec
@@ -183,3 +186,18 @@ def test_a_personal_token_serves_as_well_as_a_legacy_one(
     project.courier.round()
     assert set(project.there()) == {task(1).id}
     project.close()
+
+
+def test_tasks_that_nobody_need_label_are_gone_from_the_project(project: Project) -> None:
+    project.put(*range(3))
+    later = task(9, event=EventRef("event 9", time=NOW + 900))
+    project.queue.put([later], BATCH, project.now)
+    project.courier.round()
+    project.remove(project.there()[task(0).id]["id"])  # somebody was there before us
+
+    project.queue.withdraw(Withdrawal("w", "shelf", NOW - 60, NOW, "unintended"), project.now)
+    project.now += 60
+    project.courier.round()
+    assert set(project.there()) == {later.id}
+    project.another().round()
+    assert set(project.there()) == {later.id}  # and nothing is handed over again
