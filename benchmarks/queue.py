@@ -4,11 +4,15 @@
 -9 at random and started again, until so many leases were given. Each process writes down what it was told, line by
 line, before it goes on; afterwards these lines and the documents must tell the same: no token was given to two, no two
 held a task at one time, no accepted label is missing, every task is in a legal state and there once.
-*Latency*: with 100,000 open tasks, 16 labelers of one claim a second each; a person takes longer.
+*Latency*: with 100,000 open tasks, 16 labelers of one claim a second each; a person takes longer. Beside it, by
+the same labelers at the same pace, the least that a lease can be on that store: one update of one of 1,000 documents by
+its id. What that takes at its slowest is the machine's doing, not the queue's.
 *Week*: three labelers on a driven clock, draws every minute but for a feed gap of six hours and a retrain of two hours
 a day without scores; how long a labeler stood idle while the purse had room.
 
-    python -m benchmarks.queue [--leases 100000] [--store sqlite|mongo] [--part integrity|latency|week]
+    python -m benchmarks.queue [--leases 100000] [--store sqlite|mongo] [--part integrity|latency|week] [--url mongodb://...]
+
+Without `--url` the store `mongo` is mongo-java-server on an H2 file, as the tests install it.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from multiprocessing.process import BaseProcess
@@ -258,13 +263,34 @@ def _lines(record: Path) -> Iterator[Any]:
 # -- latency
 
 
+BARE = 1_000  # documents of the floor
+
+
+def bare(options: QueueOptions) -> Callable[[str, str], object]:
+    """Gives one of `BARE` documents of 1 KB an owner: a transaction of SQLite, or a find_one_and_update."""
+    names = [f"bare {i}" for i in range(BARE)]
+    if isinstance(options, SqliteQueue):
+        db = sqlite3.connect(f"{options.path}.bare", isolation_level=None, timeout=10.0)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("CREATE TABLE IF NOT EXISTS bare (id TEXT PRIMARY KEY, owner TEXT, document TEXT)")
+        db.executemany("INSERT OR IGNORE INTO bare VALUES (?, '', ?)", [(name, "x" * 1_000) for name in names])
+        return lambda name, owner: db.execute("UPDATE bare SET owner = ? WHERE id = ?", (owner, name))
+    from pymongo import MongoClient
+
+    documents = MongoClient[dict[str, Any]](options.url)[options.database]["bare"]
+    for name in names if documents.estimated_document_count() < BARE else ():
+        documents.replace_one({"_id": name}, {"_id": name, "owner": "", "document": "x" * 1_000}, upsert=True)
+    return lambda name, owner: documents.find_one_and_update({"_id": name}, {"$set": {"owner": owner}})
+
+
 def pace(options: QueueOptions, name: str, claims: int, record: Path, ready: Any) -> None:
-    """A labeler of one claim a second."""
-    queue, rng = options.open(), random.Random(name)
+    """A labeler of one claim a second, and of one bare update half a second later."""
+    queue, own, rng = options.open(), bare(options), random.Random(name)
     queue.claim(name, time.time(), 600.0, "demo")  # connects
     ready.wait()
     time.sleep(rng.random())
-    took = []
+    took, floor = [], []
     for _ in range(claims):
         due = time.perf_counter() + 1.0
         before = time.perf_counter()
@@ -273,13 +299,18 @@ def pace(options: QueueOptions, name: str, claims: int, record: Path, ready: Any
         if task is None or task.lease is None:
             raise SystemExit("the queue ran out")
         queue.submit(task.id, task.lease.token, "box", name, time.time())
+        time.sleep(max(0.0, due - 0.5 - time.perf_counter()))
+        before = time.perf_counter()
+        own(f"bare {rng.randrange(BARE)}", name)
+        floor.append(time.perf_counter() - before)
         time.sleep(max(0.0, due - time.perf_counter()))
-    record.write_text(json.dumps(took))
+    record.write_text(json.dumps([took, floor]))
 
 
 def latency(options: QueueOptions, waiting: int, claims: int, directory: Path) -> dict[str, Any]:
-    """Milliseconds of a lease with so many tasks open."""
+    """Milliseconds of a lease with so many tasks open, and of a bare update."""
     queue = options.open()
+    bare(options)
     for draw in range(waiting // DRAW):
         queue.put(*tasks_of(draw, DRAW, 0.0), time.time())
     _tend(queue)
@@ -296,9 +327,17 @@ def latency(options: QueueOptions, waiting: int, claims: int, directory: Path) -
         _tend(queue)
         time.sleep(2.0)
     queue.close()
-    took = sorted(1e3 * each for record in records for each in json.loads(record.read_text()))
-    quantiles = {f"p{q:g} ms": round(took[min(len(took) - 1, int(q / 100 * len(took)))], 1) for q in (50, 99, 99.9)}
-    return {"open": waiting, "leases": len(took), **quantiles}
+    told = [json.loads(record.read_text()) for record in records]
+    took, floor = (sorted(1e3 * each for one in told for each in one[i]) for i in (0, 1))
+    places = {f"p{q:g}": min(len(took) - 1, int(q / 100 * len(took))) for q in (50, 90, 99, 99.9)}
+    return {
+        "open": waiting,
+        "leases": len(took),
+        "ms": {name: round(took[i], 1) for name, i in places.items()},
+        "bare ms": {name: round(floor[i], 1) for name, i in places.items()},
+        "ratio": {name: round(took[i] / floor[i], 1) for name, i in places.items()},
+        "load": os.getloadavg()[0],
+    }
 
 
 def _tend(queue: LabelQueue) -> None:
@@ -351,10 +390,14 @@ def week(options: QueueOptions, *, seconds: float = 7 * DAY, labelers: int = 3) 
 
 
 @contextmanager
-def stores(kind: str, directory: Path) -> Iterator[Any]:
+def stores(kind: str, directory: Path, url: str | None = None) -> Iterator[Any]:
     """Gives options of the store by rules."""
     if kind == "sqlite":
         yield lambda name, rules: SqliteQueue(str(directory / f"{name}.sqlite"), rules=rules)
+        return
+    if url is not None:
+        run = f"driftd_{os.getpid()}"
+        yield lambda name, rules: MongoQueue(url, database=f"{run}_{name}", rules=rules, timeout=60.0)
         return
     from tests.services.mongo import Mongo  # Java and its jars: `make services`
 
@@ -370,10 +413,13 @@ def main() -> None:
     parser.add_argument("--kills", type=float, default=3.0, help="seconds between two kills")
     parser.add_argument("--store", choices=("sqlite", "mongo"))
     parser.add_argument("--part", choices=("integrity", "latency", "week"))
+    parser.add_argument(
+        "--url", help="of a MongoDB server of your own, for the store mongo; its databases are left there"
+    )
     given = parser.parse_args()
     simple = QueueRules(overlap=0.0, review=0.0, known_share=0.0, recheck=False)
     for kind in ("sqlite", "mongo") if given.store is None else (given.store,):
-        with tempfile.TemporaryDirectory() as place, stores(kind, Path(place)) as options:
+        with tempfile.TemporaryDirectory() as place, stores(kind, Path(place), given.url) as options:
             if given.part in (None, "integrity"):
                 found = integrity(options("integrity", simple), given.leases, Path(place), given.kills)
                 print(kind, "integrity", found, flush=True)

@@ -72,7 +72,7 @@ class Line(msgspec.Struct):
 
     def enter(self, entries: Iterable[Entry]) -> None:
         """Takes them in; one that stands in the head already is put where it belongs now."""
-        new = sorted(entries)
+        new = sorted({entry.id: entry for entry in entries}.values())
         if new:
             named = {entry.id for entry in new}
             self.head = list(heapq.merge((e for e in self.head if e.id not in named), new))

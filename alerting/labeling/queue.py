@@ -206,11 +206,14 @@ class LabelQueue:
             if self._store.get_batch(batch.id) is None:
                 batch, tasks = _thinned(batch, tasks, self._room(dataset))
             self._store.add_batch(replace(batch, dataset=dataset))
-            added = self._store.add(tasks)
-            # one that was there already may have lost its place to a crash between the two
-            there = self._store.get([task.id for task in tasks if task.id not in added])
-            waiting = [task for task in (*(t for t in tasks if t.id in added), *there) if _waits(task)]
-            self._desk(dataset, partial(_enter, waiting, now if added else None))
+            there = {task.id for task in self._store.get([task.id for task in tasks])}
+            new = [task for task in tasks if task.id not in there]
+            if not new:
+                return 0
+            # should we die between the next two, they are looked at again and get their places then
+            self._desk(dataset, partial(_watch, [task.id for task in new], now + _SOON))
+            added = self._store.add(new)
+            self._desk(dataset, partial(_enter, [task for task in new if task.id in added], now if added else None))
         return len(added)
 
     def _room(self, dataset: str) -> int | None:
@@ -799,10 +802,17 @@ def _waits(task: LabelTask) -> bool:
     return task.labeling_status in (LabelingStatus.IN_QUEUE, LabelingStatus.IN_RESERVE)
 
 
+def _watch(names: Sequence[str], until: float, desk: Desk, _: Shelves) -> None:
+    for name in names:
+        desk.watch(name, until)
+
+
 def _enter(tasks: Sequence[LabelTask], drawn: float | None, desk: Desk, _: Shelves) -> None:
     lines: dict[str, list[Entry]] = {}
     for task in tasks:
-        if task.id not in desk.taken:
+        taken = desk.taken.get(task.id)
+        if taken is None or not taken.paid:
+            desk.taken.pop(task.id, None)
             for line, entry in _entries(task).items():
                 lines.setdefault(line, []).append(entry)
     for line, entries in lines.items():

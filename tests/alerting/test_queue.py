@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
 from alerting.labeling import MongoQueue, SqliteQueue
+from alerting.labeling.desk import Desk
+from alerting.labeling.mongo import MongoStore
 from alerting.labeling.moves import ATTEMPTS
 from alerting.labeling.queue import LabelQueue, QueueError, QueueSink, Wanted
 from alerting.labeling.sqlite import SqliteStore
@@ -38,6 +40,7 @@ from alerting.labeling.task import (
     bounded,
 )
 from tests.alerting.labels import BATCH, NOW, PLAIN, asked_for, claim, counts, label, task
+from tests.services.mongo import Mongo
 
 Open = Callable[..., LabelQueue]
 
@@ -266,6 +269,35 @@ def test_the_wildest_task_is_bounded_and_can_be_kept(queue: LabelQueue) -> None:
     assert replace(kept, since=0.0, place=Place()) == tamed
     found = queue.claim("ann", NOW, 60)
     assert found is not None
+
+
+def test_a_draw_that_comes_again_and_again_is_ready_once(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "labels.sqlite")
+    queue = LabelQueue(store, PLAIN)
+    for i in range(5):
+        assert queue.put([task(i) for i in range(300)], BATCH, NOW + i) == (300 if i == 0 else 0)
+    assert msgspec.msgpack.decode(store.load("desk/demo"), type=Desk).ready == 300
+    queue.close()
+
+
+class DiesAfterAdding(MongoStore):
+    def add(self, tasks: Sequence[LabelTask]) -> set[str]:
+        super().add(tasks)
+        raise KeyboardInterrupt
+
+
+def test_what_a_dead_process_only_added_gets_its_place_within_a_minute(mongo: Mongo) -> None:
+    options = MongoQueue(mongo.url, database="half_put", rules=PLAIN)
+    dying = LabelQueue(DiesAfterAdding(options), PLAIN)
+    with pytest.raises(KeyboardInterrupt):
+        dying.put([task(1), task(2)], BATCH, NOW)
+    dying.close()
+    queue = options.open()
+    assert queue.put([task(1), task(2)], BATCH, NOW + 1) == 0
+    assert numbers(queue, "ann", 1) == [None]
+    queue.tend(NOW + 60)
+    assert numbers(queue, "ann", 3) == [1, 2, None]
+    queue.close()
 
 
 def test_as_a_destination_it_takes_draws_whole_or_in_pieces(queue: LabelQueue) -> None:
