@@ -159,7 +159,7 @@ class Tuning(msgspec.Struct, frozen=True):
         if self.shares:
             alike = ALIKE * float(_binary(np.array([_mean(batch, self)]))[0])
             implied = (1.0 - ALIKE) * _binary(corrected) + alike
-            least = batch.least_stakes * ((1.0 - ALIKE) * SUREST * (1.0 - SUREST) + alike)
+            least = batch.least_stakes * alike
         total = float(stakes @ implied)
         if total <= 0:
             return self.spread * least, self.spread, self.seen

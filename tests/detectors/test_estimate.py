@@ -145,7 +145,7 @@ def test_however_sure_the_model_and_few_the_labels_an_interval_has_width_and_hol
     for kind in (alone, tracked):
         held, width = zip(*kind, strict=True)
         assert np.mean(held) >= 0.87
-        assert min(width) * n > 0.25  # a quarter of a label, at the least
+        assert min(width) * n > 0.12  # the eighth part of a label; without a least variance 0.005
 
 
 def test_what_adds_up_to_no_share_is_not_believed() -> None:
