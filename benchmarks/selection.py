@@ -82,8 +82,7 @@ def _learned(rows: Batch) -> dict[str, Any]:
     label = rows["label"]
     counts = np.bincount(label.values, minlength=len(label.words)) + 0.5
     shares = dict(zip(label.words, (counts / counts.sum()).tolist(), strict=True))
-    doubt = (1.0 - rows["margin"].values) ** MARGIN.power
-    return {"doubt": float(np.mean(doubt)), "factors": factors(shares) if RULES.balance else {}}
+    return {"doubt": float(np.mean(MARGIN.wants(rows, 1.0))), "factors": factors(shares) if RULES.balance else {}}
 
 
 # -- figures

@@ -43,6 +43,12 @@ def test_doubt_is_between_the_two_largest_chances_and_not_the_two_smallest(strat
     assert wants[1] > 10 * wants[0]
 
 
+def test_a_tie_is_wanted_most_and_within_bounds_and_an_unknown_margin_is_not_known() -> None:
+    wants = Margin(power=8).wants(from_columns({"margin": number([0.0, -0.1, 1.0, 1.1, np.nan])}), 1.0)
+    assert wants[:4].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert np.isnan(wants[4])
+
+
 def test_clusters_want_a_rare_part_of_the_space_more() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(0, 0.1, 950), rng.normal(5, 0.1, 50)])
