@@ -12,6 +12,7 @@ from monitor.demo.staff import Deed, Labelers, OnCall, Truths
 
 RECOVERED = 0.05  # of accuracy below the first act's that counts as recovered
 SPAN = 300.0  # seconds of event time that one of the daemon's estimates is of, as it is configured here
+WINDOW = 10.0  # seconds of a window; the one that ends as a span begins counts as of that span
 
 
 class Reckoning(NamedTuple):
@@ -74,7 +75,7 @@ class Story:
             labelled = ending.labelled
             end = ending.second if labelled.end is None else labelled.end
             # a span that still goes on is known as far as it was judged
-            truth = self._truths.accuracy(end - SPAN, min(end, ending.second))
+            truth = self._truths.accuracy(end - SPAN - WINDOW, min(end - WINDOW, ending.second))
             yield Reckoning(act, worst, truth, labelled.tracked, ending.labels)
 
     @property

@@ -15,7 +15,8 @@ from monitor.demo.screen import summary
 from monitor.demo.staff import Labelers, OnCall, Truths
 from monitor.demo.story import SPAN, Story
 
-START = 1_700_000_040.0  # spans of five minutes begin 100 s after each act does
+START = 1_700_000_040.0  # acts end four minutes into a span of five
+ALIGNED = START + 60.0  # they end as a span does
 STEP = 10.0  # seconds of event time between two answers, and between two looks
 
 
@@ -30,7 +31,7 @@ def right(fallen: float, after: float) -> Callable[[float], float]:
     return share
 
 
-def played(path: Path, share: Callable[[float], float], until: float = LENGTH) -> Story:
+def played(path: Path, share: Callable[[float], float], until: float = LENGTH, start: float = START) -> Story:
     """A story of answers that are right so often, and of a daemon whose estimate is the truth of the span it is of."""
     truths = path / "truths"
     seconds = [STEP * i / 10 for i in range(int(until / STEP * 10))]
@@ -40,15 +41,15 @@ def played(path: Path, share: Callable[[float], float], until: float = LENGTH) -
         count += share(second)
         answer = "a" if count >= 1.0 - 1e-9 else "b"
         count -= answer == "a"
-        lines.append({"id": f"{i}", "time": START + second, "version": "1", "answer": answer, "truth": "a"})
+        lines.append({"id": f"{i}", "time": start + second, "version": "1", "answer": answer, "truth": "a"})
     truths.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     known, nobody = Truths(truths), Api("127.0.0.1:1")
-    story = Story(START, known, OnCall(nobody, 1e9), Labelers([], known))
+    story = Story(start, known, OnCall(nobody, 1e9), Labelers([], known))
     second = STEP
     while second <= until:
-        now = START + second
-        end = (now - 1.0) // SPAN * SPAN + SPAN
-        value = known.accuracy(end - SPAN, now)
+        now = start + second
+        end = (now // SPAN + 1) * SPAN  # as the daemon has it: by the end of a window
+        value = known.accuracy(end - SPAN - STEP, now)
         estimate = Estimate(value, value - 0.001, value + 0.001)
         story.read(ModelStatus("m", window_end=now, labelled=Labelled(estimate, end)), act_at(second - 1.0))
         second += STEP
@@ -67,6 +68,11 @@ def test_the_truth_beside_an_estimate_is_of_the_stretch_that_the_estimate_is_of(
     taught = reckonings[NEW]
     assert taught.truth == pytest.approx(0.95, abs=0.02)  # the new version had come by the end of the act
     assert taught.worst == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_span_that_has_just_begun_is_of_the_window_before(tmp_path: Path) -> None:
+    reckonings = list(played(tmp_path, right(0.5, 0.95), until=1200.0, start=ALIGNED).reckonings())
+    assert [one.held for one in reckonings] == [True, True]
 
 
 def test_the_way_down_and_up_is_told_and_what_recovers_is_no_failure(story: Story) -> None:
