@@ -221,6 +221,8 @@ class _Pages:
             "up_seconds": round(time.time() - self._started, 1),
             "not_ready": list(self._daemon.not_ready()),
             "events": self._meters.value("driftd_events_total"),
+            "lag_records": self._meters.value("driftd_consumer_lag_records"),
+            "backlog": self._daemon.backlog,
             "bad_records": self._meters.value("driftd_bad_records_total"),
             "outbox_items": self._meters.value("driftd_outbox_items"),
             "delivery_failures": self._meters.value("driftd_delivery_failures_total"),

@@ -41,6 +41,10 @@ class Daemon(Protocol):
     def not_ready(self) -> Sequence[str]:
         """Why it cannot do its work yet, in words; empty when it can."""
 
+    @property
+    def backlog(self) -> int:
+        """Messages on the exchange that the judge has not taken yet."""
+
     def take(self, received: Sequence[Received]) -> None:
         """Keeps records of the intake; they are safe when it returns. Raises `Full`."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+RATE = 20  # events a second of event time
+BURST = 10.0  # seconds of event time a request to the daemon carries
 NEW_SHARE = 0.5  # of the pictures while new products are on the shelf
 GAIN, OFFSET = 1.2, 0.05  # what the camera makes of a pixel of 0..1 when its gain has changed
 LOST = "edge_energy"  # the feature that goes missing

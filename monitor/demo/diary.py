@@ -96,10 +96,18 @@ class ModelStatus(msgspec.Struct, frozen=True):
         return sum(score.found for score in self.scores)
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How far the daemon has come."""
+
+    lag_records: float = 0.0  # events taken in and not read
+    backlog: int = 0  # messages not judged: a window each, about
+
+
 class Status(msgspec.Struct, frozen=True):
     """What the story needs of `/status`; everything else there is passed over."""
 
     models: tuple[ModelStatus, ...] = ()
+    daemon: Standing = Standing()
 
 
 class Turn(Enum):

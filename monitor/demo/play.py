@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from monitor.demo.acts import LENGTH, act_at, starts_between
+from monitor.demo.acts import BURST, LENGTH, RATE, act_at, starts_between
 from monitor.demo.api import Api, Refused
 from monitor.demo.diary import ModelStatus, Status
 from monitor.demo.screen import Board, announce, report, summary, tell
@@ -35,7 +35,7 @@ from monitor.demo.story import Story
 SPEED = 40.0  # seconds of event time a second of the clock: what half a core of an older machine keeps up with
 LOOK = 0.25  # seconds of the clock between two looks at /status
 START_WAIT = 90.0  # seconds until training and the reference must be done; they take 8 on one free core
-END_WAIT = 20.0  # seconds after the last event for the last windows to be judged; they close 5 after
+END_WAIT = 60.0  # seconds after the last event for the last windows to be judged; they close 5 after
 SCRIPTED, COURTESY = 1.0, 8.0  # seconds of the clock before the script rules: alone, and where someone watches
 _LABELERS = tuple(f"labeler-{i + 1}" for i in range(LABELERS))
 LINE_EVERY = 10.0  # seconds between two status lines where there is no terminal
@@ -103,8 +103,8 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> S
     port, trainer = _free_port(), _free_port()
     url = f"http://127.0.0.1:{port}"
     start = float(int(time.time() - LENGTH) // 60 * 60)
-    rows, truths, config, keys = (
-        home / name for name in ("commissioning.jsonl", "truths.jsonl", "driftd.yaml", "keys.json")
+    rows, truths, behind, config, keys = (
+        home / name for name in ("commissioning.jsonl", "truths.jsonl", "behind", "driftd.yaml", "keys.json")
     )
     tokens = {name: secrets.token_urlsafe(24) for name in ("on-call", "trainer", *_LABELERS)}
     signing = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -115,7 +115,8 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> S
     truths.touch()
     serve = [
         "-m", "monitor.demo.server", "--rows", str(rows), "--truths", str(truths), "--keys", str(keys), "--url", url,
-        "--port", str(trainer), "--start", str(start), "--speed", str(speed), "--seed", str(seed),
+        "--behind", str(behind), "--port", str(trainer), "--start", str(start), "--speed", str(speed),
+        "--seed", str(seed),
     ]  # fmt: skip
     out.print("[bold]The shelf camera[/]: a camera, a model of three members, and driftd beside them.")
     out.print(f"An event minute takes {60 / speed:.3g} s of yours. Configuration: {config}\n", soft_wrap=True)
@@ -132,7 +133,7 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> S
             Labelers([Api(address, tokens[name]) for name in _LABELERS], known) as labelers,
         ):
             try:
-                return _watch(out, server, daemon, Told(url), Story(start, known, on_call, labelers))
+                return _watch(out, server, daemon, Told(url), Story(start, known, on_call, labelers), behind)
             finally:
                 server.stop()  # before the daemon, which then drains what it was given
 
@@ -222,17 +223,20 @@ class Told:
         self.url = url
         self._daemon = Api(url.removeprefix("http://"))
         self._decoder = msgspec.json.Decoder(Status)
+        self.behind = 0.0  # seconds of event time that it was behind when it answered last
 
     def look(self) -> ModelStatus | None:
         """The model's status; None while the daemon does not answer or has not seen the model."""
         try:
-            return next(iter(self._decoder.decode(self._daemon.ask("GET", "/status")).models), None)
+            said = self._decoder.decode(self._daemon.ask("GET", "/status"))
         except (OSError, Refused):
             return None
+        self.behind = said.daemon.lag_records / RATE + said.daemon.backlog * BURST
+        return next(iter(said.models), None)
 
 
-def _watch(out: Console, server: Child, daemon: Child, told: Told, story: Story) -> Story:
-    """Shows the story until it ends; returns it."""
+def _watch(out: Console, server: Child, daemon: Child, told: Told, story: Story, behind: Path) -> Story:
+    """Shows the story until it ends; returns it. The camera reads in `behind` how many seconds the daemon is."""
     board = Board(told.url)
     played, ended_at, next_line = -1.0, None, 0.0
     with Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else nullcontext() as live:
@@ -241,6 +245,8 @@ def _watch(out: Console, server: Child, daemon: Child, told: Told, story: Story)
             if server.ended() and ended_at is None:
                 ended_at = time.monotonic()
             model = told.look()
+            behind.with_suffix(".part").write_text(str(told.behind))
+            behind.with_suffix(".part").rename(behind)
             if model is not None and model.window_end is not None:
                 second = model.window_end - story.start
                 for since in starts_between(played, second):

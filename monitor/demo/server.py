@@ -20,16 +20,15 @@ import msgspec
 import numpy as np
 
 from detectors.core import Floats
-from monitor.demo.acts import ACTS, GAIN, LENGTH, LOST, NEW_SHARE, OFFSET, Scene, act_at
+from monitor.demo.acts import ACTS, BURST, GAIN, LENGTH, LOST, NEW_SHARE, OFFSET, RATE, Scene, act_at
 from monitor.demo.camera import Products, assortment, measure, shoot
 from monitor.demo.committee import Committee
 from monitor.demo.trainer import Keys, Trainer
 
 MODEL = "shelf-camera"
-RATE = 20  # events a second of event time
-BURST = 10.0  # seconds of event time a request to the daemon carries
 TRAINING, COMMISSIONING = 4_000, 12_000  # pictures taken for either; the latter make ten minutes of service
-PATIENCE = 60.0  # seconds of the clock to try again while the daemon does not answer
+PATIENCE = 60.0  # seconds of the clock to try again while the daemon does not answer, or stays behind
+BEHIND = 120.0  # seconds of event time that the daemon may be behind before the camera waits for it: 3 s of the clock
 
 _ACCEPTANCE, _SERVICE = 3, 4  # streams of pictures
 _CAMERAS = np.array(["north-1", "north-2", "south-1", "south-2"])
@@ -205,6 +204,37 @@ class Daemon:
         self._connection.close()
 
 
+class Clock:
+    """Event time, `speed` times as fast as the clock, from the first burst on. It stands still while the daemon is far
+    behind: on a slow machine the story takes longer, and is the same."""
+
+    def __init__(self, speed: float, behind: Path) -> None:
+        self._speed, self._behind = speed, behind
+        self._began: float | None = None
+
+    def start(self) -> None:
+        """Now it is second 0, unless it has started."""
+        self._began = self._began or time.monotonic()
+
+    def wait(self, second: float) -> None:
+        """Until it is so late. Raises Unreachable when the daemon does not catch up in a minute."""
+        if self._began is None:
+            return
+        time.sleep(max(0.0, self._began + second / self._speed - time.monotonic()))
+        stood = time.monotonic()
+        while self._lag() > BEHIND:
+            if time.monotonic() - stood > PATIENCE:
+                raise Unreachable(f"it is {self._lag():.0f} s of event time behind, and stays it")
+            time.sleep(0.1)
+        self._began += time.monotonic() - stood
+
+    def _lag(self) -> float:
+        try:
+            return float(self._behind.read_bytes() or 0.0)
+        except FileNotFoundError:
+            return 0.0
+
+
 def _write_whole(path: Path, lines: Iterator[bytes]) -> None:
     """A reader that finds the file finds all of it."""
     half = path.with_suffix(".part")
@@ -218,6 +248,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="monitor.demo.server", description=__doc__)
     parser.add_argument("--rows", type=Path, required=True, help="where to write the commissioning events")
     parser.add_argument("--truths", type=Path, required=True, help="where to write what the pictures show")
+    parser.add_argument(
+        "--behind", type=Path, required=True, help="who watches writes here how far the daemon is behind"
+    )
     parser.add_argument("--url", required=True, help="the daemon's address")
     parser.add_argument("--port", type=int, required=True, help="where requests to retrain are taken")
     parser.add_argument("--keys", type=Path, required=True, help="JSON file: the daemon's token and signing secret")
@@ -232,22 +265,20 @@ def main() -> None:
         closing(Daemon(said.url)) as daemon,
         Trainer(shelf.retrained, shelf.adopt, said.url, said.port, keys) as trainer,
     ):
-        _serve_acts(shelf, daemon, trainer, said.truths, said.start, said.speed)
+        _serve_acts(shelf, daemon, trainer, said.truths, said.start, Clock(said.speed, said.behind))
 
 
-def _serve_acts(shelf: Shelf, daemon: Daemon, trainer: Trainer, truths: Path, start: float, speed: float) -> None:
-    began: float | None = None
+def _serve_acts(shelf: Shelf, daemon: Daemon, trainer: Trainer, truths: Path, start: float, clock: Clock) -> None:
     with truths.open("ab") as known:
         for number in range(int(LENGTH / BURST)):
             second = number * BURST
             trainer.deploy()
             burst = shelf.serve(start + second, ACTS[act_at(second)].scene, number=number)
-            if began is not None:
-                time.sleep(max(0.0, began + second / speed - time.monotonic()))
+            clock.wait(second)
             known.write(burst.truths)
             known.flush()  # before the event, or a labeler could be asked what nobody knows yet
             daemon.post(burst.events)
-            began = began or time.monotonic()  # the story's clock starts when the daemon has taken its first burst
+            clock.start()  # once the daemon has taken its first burst
 
 
 if __name__ == "__main__":

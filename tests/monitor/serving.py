@@ -62,6 +62,10 @@ class Standing:
     def destinations(self) -> Mapping[str, Condition]:
         return {"hook": Condition(attempts=3, failures=2, circuit=Circuit.OPEN, last_error="host:80: 503")}
 
+    @property
+    def backlog(self) -> int:
+        return 0
+
     def not_ready(self) -> Sequence[str]:
         return self.waiting
 

@@ -15,8 +15,8 @@ import pytest
 from monitor import app
 from monitor.__main__ import main
 from monitor.config import parse
-from monitor.demo.acts import Scene
-from monitor.demo.server import BURST, MODEL, Shelf
+from monitor.demo.acts import BURST, Scene
+from monitor.demo.server import MODEL, Shelf
 
 SEEDS = int(os.environ.get("DRIFTD_CALM_SEEDS", "2"))
 START = 1_790_000_000.0

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from detectors.core import Floats
-from monitor.demo.acts import GAIN, LOST, OFFSET, Scene
+from monitor.demo.acts import BURST, GAIN, LOST, OFFSET, RATE, Scene
 from monitor.demo.camera import assortment, measure, shoot
-from monitor.demo.server import BURST, RATE, Daemon, Shelf, Unreachable
+from monitor.demo.server import BEHIND, Clock, Daemon, Shelf, Unreachable
 
 START = 1_000_000.0
 
@@ -128,3 +129,29 @@ def test_a_refusal_is_not_tried_again(intake: tuple[str, type[_Intake]]) -> None
     with closing(Daemon(url)) as daemon, pytest.raises(Unreachable, match="413"):
         daemon.post(b"line\n")
     assert len(handler.bodies) == 1
+
+
+def test_the_camera_waits_for_a_daemon_that_falls_behind(tmp_path: Path) -> None:
+    behind = tmp_path / "behind"
+    clock = Clock(1e6, behind)
+    clock.wait(1e9)  # before the first burst there is nothing to wait for
+    clock.start()
+    clock.wait(10.0)
+    behind.write_text(f"{BEHIND + 1}")
+    waiting = threading.Thread(target=clock.wait, args=(20.0,))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    behind.write_text("0.0")
+    waiting.join(10.0)
+    assert not waiting.is_alive()
+
+
+def test_a_daemon_that_does_not_catch_up_ends_the_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.demo.server.PATIENCE", 0.2)
+    behind = tmp_path / "behind"
+    behind.write_text(f"{BEHIND + 1}")
+    clock = Clock(1e6, behind)
+    clock.start()
+    with pytest.raises(Unreachable, match="behind"):
+        clock.wait(10.0)
