@@ -74,8 +74,10 @@ class Story:
                 continue
             labelled = ending.labelled
             end = ending.second if labelled.end is None else labelled.end
-            # a span that still goes on is known as far as it was judged
-            truth = self._truths.accuracy(end - SPAN - WINDOW, min(end - WINDOW, ending.second))
+            since, until = end - SPAN - WINDOW, end - WINDOW
+            if since < ending.second:  # a span that still goes on is known as far as it was judged
+                until = min(until, ending.second)
+            truth = self._truths.accuracy(since, until)
             yield Reckoning(act, worst, truth, labelled.tracked, ending.labels)
 
     @property

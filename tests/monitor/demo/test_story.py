@@ -32,8 +32,11 @@ def right(fallen: float, after: float) -> Callable[[float], float]:
     return share
 
 
-def played(path: Path, share: Callable[[float], float], until: float = LENGTH, start: float = START) -> Story:
-    """A story of answers that are right so often, and of a daemon whose estimate is the truth of the span it is of."""
+def played(
+    path: Path, share: Callable[[float], float], until: float = LENGTH, start: float = START, behind: float = 0.0
+) -> Story:
+    """A story of answers that are right so often, and of a daemon whose estimate is the truth of the span it is of;
+    what it judged is so many seconds behind what it drew from."""
     truths = path / "truths"
     seconds = [STEP * i / 10 for i in range(int(until / STEP * 10))]
     # the share of right answers so far, rounded: the same in every stretch, without chance
@@ -52,7 +55,7 @@ def played(path: Path, share: Callable[[float], float], until: float = LENGTH, s
         end = (now // SPAN + 1) * SPAN  # as the daemon has it: by the end of a window
         value = known.accuracy(end - SPAN - STEP, now)
         estimate = Estimate(value, value - 0.001, value + 0.001)
-        story.read(ModelStatus("m", window_end=now, labelled=Labelled(estimate, end)), act_at(second - 1.0))
+        story.read(ModelStatus("m", window_end=now - behind, labelled=Labelled(estimate, end)), act_at(second - 1.0))
         second += STEP
     return story
 
@@ -74,6 +77,11 @@ def test_the_truth_beside_an_estimate_is_of_the_stretch_that_the_estimate_is_of(
 def test_a_span_that_has_just_begun_is_of_the_window_before(tmp_path: Path) -> None:
     reckonings = list(played(tmp_path, right(0.5, 0.95), until=1200.0, start=ALIGNED).reckonings())
     assert [one.held for one in reckonings] == [True, True]
+
+
+def test_a_span_of_which_nothing_is_judged_yet_is_told_whole(tmp_path: Path) -> None:
+    story = played(tmp_path, right(0.5, 0.95), until=1200.0, behind=2 * SPAN)
+    assert [round(one.truth, 2) for one in story.reckonings()] == [0.96, 0.96]
 
 
 def test_the_way_down_and_up_is_told_and_what_recovers_is_no_failure(story: Story) -> None:
