@@ -87,7 +87,7 @@ class Margin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
             ge=1,
             le=8,
         ),
-    ] = 2.0
+    ] = 3.0
 
     certain = 0.0
 

@@ -71,7 +71,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "buffer"
     floor: Annotated[
         float, Meta(description="Share of the uniform part; the rest follows what is wanted.", gt=0, le=1)
-    ] = 0.2
+    ] = 0.25
     floor_alarmed: Annotated[
         float,
         Meta(
