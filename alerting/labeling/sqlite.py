@@ -188,8 +188,8 @@ class SqliteStore:
         if lasting:
             with _told():
                 os.fdatasync(self._log)  # what was moved from it into the file meanwhile is on the disk already
-            if os.fstat(self._log).st_size > _LOG:
-                self._shorten()
+        if os.fstat(self._log).st_size > _LOG:
+            self._shorten()
 
     def _shorten(self) -> None:
         """Moves the log into the file: most of it beside the changes of others, who wait for the rest."""
