@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,9 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opening]:
     yield open_one
     for source in sources:
         source.close()
+    for thread in threading.enumerate():  # it waits by `random`, which hypothesis would hold against a later test
+        if thread.name == "kafka connect":
+            thread.join(60)
 
 
 class Owner:
