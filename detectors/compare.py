@@ -87,6 +87,18 @@ class Gap(msgspec.Struct, frozen=True):
     high: float
     decided: int = 0  # 1 the candidate is better, -1 it is worse, 0 not known yet
 
+    def no_worse(self, margin: float) -> bool:
+        """Whether the candidate is known to be better, or to lose less than `margin`.
+
+        Several parts of the rows of which *each* must pass need no correction for their number: who lets the candidate
+        pass wrongly lets the one part that loses pass, and that happens with a chance of alpha (intersection-union
+        test, Berger 1982).
+
+        >>> Gap(-0.004, -0.015, 0.01).no_worse(0.02), Gap(math.nan, -1.0, 1.0).no_worse(0.02)
+        (True, False)
+        """
+        return self.decided > 0 or self.low > -margin
+
 
 class Paired(msgspec.Struct, frozen=True):
     """Counts of events that both versions answered, and of labels of their disagreements. Counts of parts add up.

@@ -26,8 +26,8 @@ from detectors.core import Floats
 from detectors.draw import Draw
 from detectors.profile import CELLS, Profile
 from monitor.decode.columns import word
-from monitor.scopes import VERSION
-from monitor.snapshot import ComparisonView
+from monitor.scopes import VERSION, Slice
+from monitor.snapshot import ComparisonView, SliceGapView
 from monitor.versions import OFFERED, OTHER, Disagreement, Met
 
 CHECK = "versions"  # name of the check whose alert says what a comparison comes to
@@ -61,6 +61,17 @@ class CompareOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flips: Annotated[
         float, Meta(ge=0, le=1, description="Share of answers that may turn from right to wrong in a promotion.")
     ] = 0.01
+    protected: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names among the model's `slices`, in each of which the candidate must be known to be better, "
+            "or to lose less than `slice_margin`, before it is promoted. A slice without events holds it.",
+            max_length=32,
+        ),
+    ] = ()
+    slice_margin: Annotated[
+        float, Meta(ge=0, le=1, description="Loss of accuracy in a protected slice that holds a promotion.")
+    ] = 0.02
     quantile: Annotated[float, Meta(gt=0, lt=1, description="Of the latency, that is guarded.")] = 0.95
     slower: Annotated[float, Meta(ge=1, description="Times as slow as the candidate may be at that quantile.")] = 1.25
     errors: Annotated[
@@ -75,6 +86,7 @@ class _Judged(msgspec.Struct, frozen=True, array_like=True):
     weight: float
     right: bool
     other: bool = False  # whether the candidate was, of a disagreement
+    slices: tuple[str, ...] = ()  # protected ones that the event belongs to
 
 
 class _Guarded(msgspec.Struct):
@@ -92,12 +104,14 @@ class State(msgspec.Struct):
     paired: Paired = Paired()
     classes: dict[str, dict[str, int]] = {}  # by the stable version's class, then by the candidate's
     customers: dict[str, tuple[int, int]] = {}  # compared, disagreed
+    slices: dict[str, tuple[int, int]] = {}  # the same of each protected one
     waiting: Draw | None = None
     disagreed: int = 0  # among those it was drawn from
     since: float = 0.0
     tokens: float = 0.0
     last: float | None = None  # event time of the last window
     pending: dict[str, tuple[str, str]] = {}  # by task: what the stable version answered, and the candidate
+    among: dict[str, tuple[str, ...]] = {}  # protected slices of pending ones that belong to any
     labels: dict[str, _Judged] = {}  # by task
     forgotten: int = 0  # labels beyond `PENDING`
     guards: dict[str, _Guarded] = {}
@@ -107,8 +121,8 @@ class State(msgspec.Struct):
 class Comparison:
     """One comparison of one model. Anew when the configured versions change."""
 
-    def __init__(self, model: str, dataset: str, options: CompareOptions) -> None:
-        self._model, self._dataset, self._options = model, dataset, options
+    def __init__(self, model: str, dataset: str, options: CompareOptions, protected: Mapping[str, Slice] = {}) -> None:
+        self._model, self._dataset, self._options, self._protected = model, dataset, options, protected
         self.state = State(pair=(options.stable, options.candidate))
         self._edges: Floats | None = None  # of the cells of latency
 
@@ -155,6 +169,9 @@ class Comparison:
             name = customer if customer in state.customers or len(state.customers) < PAIRS else OTHER
             n, d = state.customers.get(name, (0, 0))
             state.customers[name] = (n + compared, d + disagreed)
+        for name, (compared, disagreed) in met.slices.items():
+            n, d = state.slices.get(name, (0, 0))
+            state.slices[name] = (n + compared, d + disagreed)
         if self._options.mode == "shadow" and met.draw.seen:
             draw = met.draw
             if turned:
@@ -174,9 +191,13 @@ class Comparison:
                 continue
             if shadow and one.task in self.state.pending:
                 stable, candidate = self.state.pending[one.task]
-                labels[one.task] = _Judged(self._options.stable, 1.0, truth == stable, truth == candidate)
+                labels[one.task] = _Judged(
+                    self._options.stable, 1.0, truth == stable, truth == candidate, self.state.among.get(one.task, ())
+                )
             elif not shadow and one.version in self.state.pair and one.part in _PARTS and one.monitoring and one.pi:
-                labels[one.task] = _Judged(one.version, one.stands_for / one.pi, truth == word(one.answer))
+                right, inputs = truth == word(one.answer), {named.name: named.value for named in one.inputs}
+                slices = tuple(name for name, s in self._protected.items() if s.holds(inputs.get(s.column)))
+                labels[one.task] = _Judged(one.version, one.stands_for / one.pi, right, slices=slices)
         while len(labels) > PENDING:
             del labels[next(iter(labels))]
             self.state.forgotten += 1
@@ -202,8 +223,12 @@ class Comparison:
         state.disagreed, state.since = 0, end
         for task, row in zip(made.tasks, map(_disagreement, drawn.rows), strict=False):
             state.pending[task.id] = (row.first, row.second)
+            if row.slices:
+                state.among[task.id] = tuple(row.slices)
         while len(state.pending) > PENDING:
-            del state.pending[next(iter(state.pending))]
+            gone = next(iter(state.pending))
+            del state.pending[gone]
+            state.among.pop(gone, None)
         return made
 
     def _tasks(self, drawn: Draw, end: float) -> labeling.Draw:
@@ -263,8 +288,8 @@ class Comparison:
     def view(self) -> ComparisonView:
         """How the comparison stands."""
         paired, gap = self._evidence()
-        breach = self._breach()
-        outcome, why = self._outcome(paired, gap, breach)
+        breach, slices = self._breach(), self._slices()
+        outcome, why = self._outcome(paired, gap, breach, slices)
         state, options = self.state, self._options
         moved = sorted(((n, a, b) for a, row in state.classes.items() for b, n in row.items() if a != b), reverse=True)
         customers = sorted(((d / n, name) for name, (n, d) in state.customers.items() if n), reverse=True)
@@ -283,6 +308,7 @@ class Comparison:
             flips=paired.negative_flips,
             moved=tuple((a, b, n) for n, a, b in moved[:10]),
             customers=tuple((name, share) for share, name in customers[:10]),
+            slices=slices,
         )
 
     def look(self, end: float) -> list[Symptom]:
@@ -303,22 +329,35 @@ class Comparison:
         ]
 
     def _evidence(self) -> tuple[Paired, Gap]:
-        state, options = self.state, self._options
+        return self._held_against(self.state.paired, self.state.labels.values())
+
+    def _slices(self) -> tuple[SliceGapView, ...]:
+        """Each protected slice as all rows are: its own events, its own labels."""
+        found, margin = [], self._options.slice_margin
+        for name in self._protected:
+            compared, disagreed = self.state.slices.get(name, (0, 0))
+            labels = [one for one in self.state.labels.values() if name in one.slices]
+            _, gap = self._held_against(Paired(compared, disagreed), labels)
+            found.append(SliceGapView(name, compared, len(labels), gap.value, gap.low, gap.high, gap.no_worse(margin)))
+        return tuple(found)
+
+    def _held_against(self, paired: Paired, labels: Iterable[_Judged]) -> tuple[Paired, Gap]:
+        options = self._options
         if options.mode == "shadow":
-            told = [(one.right, one.other) for one in state.labels.values()]
+            told = [(one.right, one.other) for one in labels]
             paired = replace(
-                state.paired,
+                paired,
                 wins=told.count((False, True)),
                 losses=told.count((True, False)),
                 neither=told.count((False, False)),
             )
             return paired, paired.gap(options.alpha)
-        sums = {version: Weighed() for version in state.pair}
-        for one in state.labels.values():
+        sums = {version: Weighed() for version in self.state.pair}
+        for one in labels:
             sums[one.version] = sums[one.version].add(one.weight, right=one.right)
-        return state.paired, Split(sums[options.stable], sums[options.candidate]).gap(options.alpha)
+        return paired, Split(sums[options.stable], sums[options.candidate]).gap(options.alpha)
 
-    def _outcome(self, paired: Paired, gap: Gap, breach: str) -> tuple[Outcome, str]:
+    def _outcome(self, paired: Paired, gap: Gap, breach: str, slices: Iterable[SliceGapView]) -> tuple[Outcome, str]:
         options = self._options
         about = "" if math.isnan(gap.value) else f"{gap.value:+.1%}, "
         said = f"accuracy {about}between {gap.low:+.1%} and {gap.high:+.1%} by {len(self.state.labels)} labels"
@@ -326,8 +365,13 @@ class Comparison:
             return Outcome.ROLL_BACK, breach
         if gap.decided < 0:
             return Outcome.ROLL_BACK, f"it is worse: {said}."
-        if gap.decided <= 0 and gap.low <= -options.margin:
+        if not gap.no_worse(options.margin):
             return Outcome.HOLD, f"not known yet: {said}."
+        for one in slices:
+            if not one.spared:
+                loses = "loses" if one.high < -options.slice_margin else "may lose"
+                by = f"between {one.low:+.1%} and {one.high:+.1%} by {one.labels} labels"
+                return Outcome.HOLD, f"slice {one.name} {loses} {options.slice_margin:.1%} or more, {by}: {said}."
         if paired.negative_flips > options.flips:
             return (
                 Outcome.HOLD,

@@ -502,6 +502,9 @@ def _check_contradictions(config: Config, model: ModelOptions, path: str) -> Ite
         yield f"{path}.compare.candidate: {compare.candidate!r} is the stable version; name the other one"
     if compare is not None and (model.retraining is None or model.sampling is None):
         yield f"{path}.compare: needs the model's sampling and retraining, which are empty"
+    for i, name in enumerate(() if compare is None else compare.protected):
+        if name not in (model.slices or {}):
+            yield f"{path}.compare.protected[{i}]: {name!r} is none of the model's slices; declare it there"
     goals = () if model.retraining is None else model.retraining.stop.goals
     for name in goals:
         if name not in MEASURES:

@@ -32,7 +32,7 @@ from monitor.labels import Hour, LabelOptions, Outcomes, outcomes_of
 from monitor.metrics import Meters
 from monitor.references import References
 from monitor.sampling import SamplingOptions
-from monitor.scopes import Scopes
+from monitor.scopes import Scopes, Slice
 from monitor.versions import Met, Versions, count_versions, versions_of
 from monitor.windows import Rows, WindowOptions, advances, by_window, settle_times
 
@@ -59,6 +59,8 @@ class Model(Protocol):
     def sampling(self) -> SamplingOptions | None: ...
     @property
     def scopes(self) -> Scopes: ...
+    @property
+    def protected(self) -> Mapping[str, Slice]: ...  # slices that versions are compared in
 
 
 class _Window:
@@ -733,7 +735,8 @@ class Ingest:
             for model, options in self._labels.items()
         }
         lane.versions = {
-            model: Versions(self._options.size, partial(self._gauges.reference, model)) for model in self._compared
+            model: Versions(self._options.size, partial(self._gauges.reference, model), self._models[model].protected)
+            for model in self._compared
         }
         return lane
 

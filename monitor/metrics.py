@@ -414,6 +414,12 @@ def _compared(value: Callable[[ComparisonView], float]) -> Callable[[_Capped], I
     return rows
 
 
+def _compared_slices(shown: _Capped) -> Iterator[Row]:
+    view = None if shown.model.renewal is None else shown.model.renewal.comparison
+    if view is not None:
+        yield from (((view.stable, view.candidate, one.name), one.low) for one in view.slices)
+
+
 def _alerts(shown: _Capped) -> Iterator[Row]:
     for severity in ("info", "warning", "critical"):
         yield (severity,), sum(alert.severity == severity for alert in shown.model.alerts)
@@ -508,6 +514,8 @@ _SHOWN = (
     _Shown("versions_gap_ratio_low", "gauge", ("stable", "candidate"),
            "Lower bound of the same, which holds at every look.", _compared(lambda v: v.low)),
     _Shown("versions_gap_ratio_high", "gauge", ("stable", "candidate"), "Upper bound.", _compared(lambda v: v.high)),
+    _Shown("versions_slice_gap_ratio_low", "gauge", ("stable", "candidate", "slice"),
+           "The lower bound in each protected slice.", _compared_slices),
     _Shown("versions_churn_ratio", "gauge", ("stable", "candidate"),
            "Share of events that the two versions answer otherwise; says nothing of who is right.",
            _compared(lambda v: v.churn)),

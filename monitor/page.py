@@ -259,6 +259,7 @@ def _comparison(view: ComparisonView | None) -> str:
         f"{_share(view.flips)} turned wrong, by {view.labels:,} labels",
         *([f"answers that moved most: {moved}"] if moved else []),
         *([f"customers: {customers}"] if customers else []),
+        *(f"slice {s.name}: {s.low:+.1%} to {s.high:+.1%}, {'safe' if s.spared else 'not safe'}" for s in view.slices),
     ]
     return f"<p>{escape(' · '.join(facts))}</p>"
 

@@ -60,6 +60,7 @@ class Plan:
         self.accuracy = options.accuracy
         self.retraining = None if self.sampling is None else options.retraining
         self.compare = options.compare
+        self.protected = {name: (options.slices or {})[name] for name in self.compare.protected} if self.compare else {}
         self.scopes = Scopes(options.slices or {}, options.watched)
         self.labels = options.labels
 
@@ -78,7 +79,9 @@ class Plan:
         """What its alerts and labels lead to; None where no labels are asked for."""
         if self.retraining is None or self.sampling is None:
             return None
-        return Renewal(self.name, self.dataset, self.retraining, self.compare, self.sampling.budget.price)
+        return Renewal(
+            self.name, self.dataset, self.retraining, self.compare, self.sampling.budget.price, self.protected
+        )
 
     @cached_property
     def checks(self) -> Sequence[Check]:

@@ -20,6 +20,7 @@ from monitor import campaign, comparison, retraining
 from monitor.campaign import Labeling
 from monitor.comparison import CompareOptions, Comparison
 from monitor.retraining import Performance, Retraining, RetrainingOptions, Seen
+from monitor.scopes import Slice
 from monitor.snapshot import ComparisonView, RenewalView, RequestView
 from monitor.versions import Met
 
@@ -49,12 +50,18 @@ class Renewal:
     """One model's. Every method is called on the judge's thread, in the order of the exchange."""
 
     def __init__(
-        self, model: str, dataset: str, options: RetrainingOptions, compare: CompareOptions | None, label_price: float
+        self,
+        model: str,
+        dataset: str,
+        options: RetrainingOptions,
+        compare: CompareOptions | None,
+        label_price: float,
+        protected: Mapping[str, Slice] = {},
     ) -> None:
         self._model = model
         self._retraining = Retraining(model, options)
         self._labeling = Labeling(model, options.stop, label_price)
-        self._comparison = None if compare is None else Comparison(model, dataset, compare)
+        self._comparison = None if compare is None else Comparison(model, dataset, compare, protected)
         self._words: dict[str, Word] = {}
 
     @property

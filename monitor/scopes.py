@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
-from detectors.core import Batch, Column, Kind, Mask, concat, number
+from detectors.core import Batch, Column, Kind, Mask, category, concat, from_columns, number
 from detectors.profile import NUMERIC, OTHER, Layout, Profile, Sample, rows_of
 from detectors.reference import Reference
 
@@ -65,6 +65,13 @@ class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"am
             (np.inf if self.below is None else self.below),
         )
         return np.asarray((column.values >= low) & (column.values < high))
+
+    def holds(self, value: Value | None) -> bool:
+        """Whether a row with this value of the column belongs to it; one without a value does not."""
+        if value is None:
+            return False
+        column = category([value]) if isinstance(value, str) else number([float(value)])
+        return bool(self.rows(from_columns({self.column: column}))[0])
 
 
 def _word(value: Value) -> str:

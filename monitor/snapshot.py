@@ -154,6 +154,18 @@ class SuppressionView(msgspec.Struct, frozen=True):
     suppressed: int  # alerts that it kept silent so far
 
 
+class SliceGapView(msgspec.Struct, frozen=True):
+    """A protected slice of a comparison; gap and bounds as of the whole."""
+
+    name: str
+    compared: int
+    labels: int
+    gap: float
+    low: float
+    high: float
+    spared: bool  # known to lose less than what holds a promotion
+
+
 class ComparisonView(msgspec.Struct, frozen=True):
     """Two live versions held against each other; NaN = not known. Accuracies are the candidate's less the other's."""
 
@@ -171,6 +183,7 @@ class ComparisonView(msgspec.Struct, frozen=True):
     flips: float  # share of answers that turned from right to wrong
     moved: tuple[tuple[str, str, int], ...] = ()  # the stable version's class, the candidate's, events; the most
     customers: tuple[tuple[str, float], ...] = ()  # share of other answers, the highest
+    slices: tuple[SliceGapView, ...] = ()  # protected ones
 
 
 class RequestView(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from detectors.scorers.text import ADDRESSES
 from monitor.event import Event
 from monitor.labels import hashes_of, spread_of
 from monitor.sampling import INPUTS, as_shown
+from monitor.scopes import Slice
 
 SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
 KEEP = 10_000  # answers kept a partition, 48 bytes each in memory and checkpoint; as many of each open window
@@ -46,6 +47,8 @@ _ROW = np.dtype(
         ("value", "f8"),
     ]
 )  # fmt: skip
+# with a bit for each protected slice
+_SLICED = np.dtype([*((name, _ROW[name]) for name in _ROW.names or ()), ("slices", "u4")])
 
 
 def versions_of(model: str) -> str:
@@ -75,6 +78,7 @@ class Disagreement(msgspec.Struct, frozen=True, array_like=True):
     second: str
     inputs: list[tuple[str, str | float | bool]]
     uri: str
+    slices: list[str] = []  # protected ones that it belongs to
 
 
 class _Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -96,6 +100,7 @@ class Met(msgspec.Struct, frozen=True):
     classes: dict[str, dict[str, int]]  # events by the class that the first answered, and by that of the second
     customers: dict[str, tuple[int, int]]  # compared, disagreed
     draw: Draw  # disagreements about classes among the events that are kept to be shown, the ids of lowest hash
+    slices: dict[str, tuple[int, int]] = {}  # compared, disagreed, of each protected one
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -106,10 +111,14 @@ class _Saved(msgspec.Struct, frozen=True):
     words: dict[int, str] = {}
     met: list[Met] = []
     seen: dict[int, _Seen] = {}
+    slices: tuple[str, ...] = ()  # what the bits of the rows are of
 
 
 class Versions:
     """Answers of a model's versions in a lane; `window` is the base window's length in seconds.
+
+    What is compared is counted in the `protected` slices as well. An event belongs to one when either answer's row
+    does: a shadow may leave out what the other said of the event.
 
     Answers are counted by what became of them: compared (with an earlier one), repeated (the version had answered
     already), incomparable (one is a class, the other a
@@ -117,10 +126,14 @@ class Versions:
     the share that is kept). An answer without a version is left out.
     """
 
-    def __init__(self, window: float, reference: Callable[[], Reference | None]) -> None:
+    def __init__(
+        self, window: float, reference: Callable[[], Reference | None], protected: Mapping[str, Slice] = {}
+    ) -> None:
         self._window = window
+        self._protected = protected  # at most 32
+        self._kind = _SLICED if protected else _ROW
         self._reference = reference  # the model's, None while it is being learned
-        self._rows = np.zeros(0, _ROW)  # of closed windows; ascending by key, an id's first answer first
+        self._rows = np.zeros(0, self._kind)  # of closed windows; ascending by key, an id's first answer first
         self._newest = -math.inf
         self._held: dict[int, NDArray[Any]] = {}  # by window, until it closes
         self._counts: Counter[str] = Counter()
@@ -143,7 +156,7 @@ class Versions:
         version, label, value = rows.get("version"), rows.get("label"), rows.get("value")
         if not len(rows) or version is None or version.kind is not Kind.CATEGORY:
             return
-        new = np.zeros(len(rows), _ROW)
+        new = np.zeros(len(rows), self._kind)
         new["key"], new["time"], new["version"], new["value"] = rows.keys, rows.times, self._named(version), np.nan
         if label is not None and label.kind is Kind.CATEGORY:
             new["answer"] = self._named(label)
@@ -152,6 +165,8 @@ class Versions:
             new["user"] = self._named(user)
         if value is not None and value.kind is Kind.NUMBER:
             new["value"] = value.values
+        for bit, part in enumerate(self._protected.values()):
+            new["slices"] |= part.rows(rows).astype(np.uint32) << np.uint32(bit)
         new = new[(new["version"] != 0) & ((new["answer"] != 0) | ~np.isnan(new["value"]))]
         self._show(rows)
         number = math.floor(float(rows.times[0]) / self._window)
@@ -267,6 +282,11 @@ class Versions:
                 row[word(y, OTHER)] = row.get(word(y, OTHER), 0) + count
         compared, disagreed = Counter(first["user"].tolist()), Counter(first["user"][differ].tolist())
         customers = {word(user, OTHER): (n, disagreed[user]) for user, n in compared.most_common(PAIRS) if user}
+        parts = {
+            name: (first["slices"] | second["slices"]) >> np.uint32(bit) & np.uint32(1) > 0
+            for bit, name in enumerate(self._protected)
+        }
+        slices = {name: (int(part.sum()), int((part & differ).sum())) for name, part in parts.items()}
         shown = np.fromiter((key in self._seen for key in first["key"].tolist()), np.bool_, len(first))
         offered = np.flatnonzero(differ & shown & (first["answer"] != 0) & (second["answer"] != 0))
         draw = Draw(OFFERED)
@@ -275,25 +295,37 @@ class Versions:
             x, y = first[offered[i]], second[offered[i]]
             seen = self._seen[int(x["key"])]
             answers = word(int(x["answer"]), OTHER), word(int(y["answer"]), OTHER)
-            return Disagreement(seen.id, float(x["time"]), seen.offset, *answers, seen.inputs, seen.uri)
+            theirs = [name for name, part in parts.items() if part[offered[i]]]
+            return Disagreement(seen.id, float(x["time"]), seen.offset, *answers, seen.inputs, seen.uri, theirs)
 
         draw.update(first["key"][offered], np.ones(offered.size), kept)
-        return Met(a, b, len(first), int(differ.sum()), by_class, customers, draw)
+        return Met(a, b, len(first), int(differ.sum()), by_class, customers, draw, slices)
 
     def state(self) -> Any:
         """All of it as plain data."""
         held = {number: rows.view(np.uint8) for number, rows in self._held.items()}
         return _Saved(
-            self._rows.view(np.uint8), self._newest, held, dict(self._counts), self._words, self._met, self._seen
-        )
+            self._rows.view(np.uint8), self._newest, held, dict(self._counts), self._words, self._met, self._seen,
+            tuple(self._protected),
+        )  # fmt: skip
 
     def restore(self, state: Any) -> None:
         """Goes on from a state. msgspec.ValidationError when it was none."""
         saved = msgspec.convert(state, _Saved)
-        self._rows, self._newest = saved.rows.view(_ROW), saved.newest
-        self._held = {number: rows.view(_ROW) for number, rows in saved.held.items()}
+        self._rows, self._newest = self._restored(saved.rows, saved.slices), saved.newest
+        self._held = {number: self._restored(rows, saved.slices) for number, rows in saved.held.items()}
         self._counts = Counter(saved.counts)
         self._words, self._met, self._seen = saved.words, saved.met, saved.seen
+
+    def _restored(self, saved: NDArray[np.uint8], slices: tuple[str, ...]) -> NDArray[Any]:
+        """Saved rows as they are kept now. Bits of other slices than are protected now are forgotten."""
+        old = saved.view(_SLICED if slices else _ROW)
+        if slices == tuple(self._protected):
+            return old
+        rows = np.zeros(len(old), self._kind)
+        for name in _ROW.names or ():
+            rows[name] = old[name]
+        return rows
 
 
 def _sorted(a: str, b: str) -> tuple[str, str]:

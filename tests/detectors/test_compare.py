@@ -33,6 +33,17 @@ def first_decision(wins: np.ndarray) -> int | None:
     return None
 
 
+def test_a_slice_that_loses_the_margin_is_seldom_let_pass_however_often_one_looks() -> None:
+    rng, passed, margin = np.random.default_rng(3), {0.35: 0, 0.75: 0}, 0.02  # of 10 % of the events: -3 and +5 points
+    for better in passed:
+        for _ in range(100):
+            wins = np.cumsum(rng.random(200) < better).tolist()
+            looks = (Paired(2_000, 200, k, n - k, 0) for n, k in enumerate(wins, start=1) if n % 10 == 0)
+            passed[better] += any(look.gap(ALPHA).no_worse(margin) for look in looks)
+    assert passed[0.35] <= 5 + 2 * math.sqrt(0.05 * 0.95 * 100)
+    assert passed[0.75] >= 95
+
+
 def test_versions_that_are_alike_are_told_apart_seldom_however_often_one_looks() -> None:
     rng = np.random.default_rng(1)
     alarms = sum(first_decision(rng.random(300) < 0.5) is not None for _ in range(RUNS))

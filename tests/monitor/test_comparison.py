@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alerting.labeling.task import Draw as Drawn
-from alerting.labeling.task import Labels, Part, Returned
+from alerting.labeling.task import Labels, Named, Part, Returned
 from alerting.lifecycle import AlertOptions
 from detectors.compare import Outcome
 from detectors.core import category, from_columns, number
@@ -31,6 +31,7 @@ from monitor.judge import Effects, Judge
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.plan import plans
+from monitor.scopes import Slice
 from monitor.store import MemoryStore
 from monitor.versions import OFFERED, Disagreement, Met
 
@@ -38,13 +39,34 @@ SHADOW = CompareOptions(stable="7", candidate="10", per_hour=60.0)
 SPLIT = CompareOptions(stable="7", candidate="10", mode="canary")
 
 
-def met(disagreements: int, compared: int = 100, start: int = 0, first: str = "10", second: str = "7") -> Met:
-    """Of two versions in the order of their names: "10" comes before "7"."""
+def met(
+    disagreements: int,
+    compared: int = 100,
+    start: int = 0,
+    first: str = "10",
+    second: str = "7",
+    young: int = 0,
+    among: int = 0,
+) -> Met:
+    """Of two versions in the order of their names: "10" comes before "7". `among` of the disagreements are of the
+    slice `young`."""
     draw = Draw(OFFERED)
-    rows = [Disagreement(f"e{start + i}", 1.0, i, "dog", "cat", [("weight", 1.0)], "") for i in range(disagreements)]
+    rows = [
+        Disagreement(f"e{start + i}", 1.0, i, "dog", "cat", [("weight", 1.0)], "", ["young"] * (i < among))
+        for i in range(disagreements)
+    ]
     draw.update(np.arange(start, start + disagreements, dtype=np.uint64), np.ones(disagreements), rows.__getitem__)
     classes = {"dog": {"cat": disagreements}, "cat": {"cat": compared - disagreements}}
-    return Met(first, second, compared, disagreements, classes, {"acme": (compared, disagreements)}, draw)
+    return Met(
+        first,
+        second,
+        compared,
+        disagreements,
+        classes,
+        {"acme": (compared, disagreements)},
+        draw,
+        {"young": (young, among)},
+    )
 
 
 def returned(task: str, label: str, **more: Any) -> Returned:
@@ -133,6 +155,57 @@ def test_a_better_version_that_turns_many_answers_wrong_is_held() -> None:
     view = comparison.view
     assert view.flips > 0.05
     assert (view.outcome, "turn wrong" in view.why) == (Outcome.HOLD, True)
+
+
+PROTECTED = {"young": Slice("age", below=25.0)}
+
+
+@pytest.mark.parametrize(
+    ("among", "truth", "outcome", "why"),
+    [
+        (0, "cat", Outcome.PROMOTE, "better"),
+        (12, "dog", Outcome.PROMOTE, "better"),
+        (12, "cat", Outcome.HOLD, "slice young loses 2.0%"),
+        (12, None, Outcome.HOLD, "slice young may lose 2.0%"),
+    ],
+)
+def test_a_better_version_is_promoted_only_where_no_protected_slice_loses(
+    among: int, truth: str | None, outcome: Outcome, why: str
+) -> None:
+    options = CompareOptions(stable="7", candidate="10", per_hour=500.0, flips=1.0, protected=("young",))
+    comparison = Comparison("shelf", "shelf", options, PROTECTED)
+    young = 16 if among else 1000
+    comparison.take_met([met(50, compared=100 + young, young=young, among=among)])
+    (drawn,) = windows(comparison, 1, 3600.0)
+    theirs = {task.id for task in drawn.tasks if int(task.event.id[1:]) < among}
+    comparison.take_labels(
+        returned(task.id, said) for task in drawn.tasks if (said := truth if task.id in theirs else "dog") is not None
+    )
+    view = comparison.view
+    assert (view.outcome, why in view.why) == (outcome, True), view.why
+    assert [(s.name, s.compared, s.spared) for s in view.slices] == [("young", young, outcome is Outcome.PROMOTE)]
+
+
+def test_a_protected_slice_without_events_holds() -> None:
+    comparison = Comparison("shelf", "shelf", SHADOW, PROTECTED)
+    comparison.take_met([met(3, compared=10_000)])
+    assert comparison.view.outcome == Outcome.HOLD
+
+
+def test_labels_of_split_traffic_know_their_slices_by_what_the_labeler_was_shown() -> None:
+    comparison = Comparison("shelf", "shelf", SPLIT, PROTECTED)
+
+    def label(i: int) -> Returned:
+        version, age = ("7", "10")[i % 2], (20.0, 40.0, None)[i % 3]
+        shown = () if age is None else (Named("age", age),)
+        wrong = version == "10" and age == 20.0
+        truth = "dog" if wrong or (age == 40.0 and version == "7") else "cat"
+        return returned(f"t{i}", truth, version=version, part=Part.PROBABILITY, pi=0.5, inputs=shown)
+
+    comparison.take_labels(label(i) for i in range(1200))
+    (young,) = comparison.view.slices
+    assert (young.labels, young.spared) == (400, False)
+    assert young.gap == pytest.approx(-1.0)
 
 
 def test_versions_that_hardly_disagree_need_no_label_to_be_no_worse() -> None:

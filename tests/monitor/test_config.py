@@ -152,6 +152,10 @@ def test_label_tasks_lie_beside_the_rest_of_the_state() -> None:
             "models: [{checks: [{detector: adwin, over: 1m}]}]",
             "$.models[0].checks[0].over: adwin remembers by itself and looks at each base window; leave it out",
         ),
+        (
+            "models: [{slices: {a: {column: x, below: 9}}, compare: {stable: '1', candidate: '2', protected: [a, b]}}]",
+            "$.models[0].compare.protected[1]: 'b' is none of the model's slices; declare it there",
+        ),
         ("alerts: {sinks: [log, log]}", "$.alerts.sinks[1].name: 'log' is there twice; give each destination a name"),
         (
             "alerts: {sinks: [{kind: log, name: labels}]}",

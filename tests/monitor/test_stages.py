@@ -70,6 +70,7 @@ class Plan:
     declared = None
     classes = ()
     scopes = Scopes({"left": Slice("side", equals="left")}, versions=2)
+    protected: Mapping[str, Slice] = {}
     sampling = SamplingOptions(per_hour=3600, at_least=20, rows=60)
     accuracy = AccuracyOptions()
 

@@ -29,6 +29,7 @@ from monitor.judge import Effects, Judge
 from monitor.log import MemoryLog
 from monitor.metrics import Meters
 from monitor.plan import Plan, plans
+from monitor.scopes import Slice
 from monitor.store import MemoryStore
 from monitor.versions import KEEP, WAIT, Versions, versions_of
 
@@ -74,6 +75,38 @@ def test_a_later_answer_is_held_against_the_first_of_another_version() -> None:
         (START + 3, 1.0),  # it agrees with the second version, and not with the first
     ]
     assert versions.take_counts() == {"compared": 3}
+
+
+def test_protected_slices_are_counted_where_either_answer_says_that_the_event_is_theirs() -> None:
+    young = {"young": Slice("age", below=25.0), "acme": Slice("user", equals="acme")}
+    rng = np.random.default_rng(1)
+    rows = from_columns({"age": number(rng.normal(40, 20, 500)), "user": category(["acme", "other"] * 250)})
+    reference = build_from("m", rows, {}, roles={}, source="test", created=0.0)
+    versions = Versions(SIZE, lambda: reference, young)
+    first = answers("1", {"a": "cat", "b": "cat", "c": "cat", "d": "cat"})
+    first.columns |= {"age": number([20.0, 20.0, 50.0, np.nan]), "user": category(["acme", "x", "acme", "x"])}
+    versions.keep(first)
+    again = Versions(SIZE, lambda: reference, young)
+    again.restore(decode(encode(versions.state()), Any))
+    again.keep(answers("2", {"a": "dog", "b": "cat", "c": "dog", "d": "dog"}, START + 1))
+    again.join(START + SIZE, START)
+    (met,) = again.take_met()
+    assert met.slices == {"young": (2, 1), "acme": (2, 2)}
+    assert {row.id: row.slices for row in met.draw.rows} == {"a": ["young", "acme"], "c": ["acme"], "d": []}
+    other = Versions(SIZE, lambda: reference, {"old": Slice("age", at_least=25.0)})
+    other.restore(decode(encode(versions.state()), Any))
+    other.keep(answers("2", {"a": "dog"}, START + 1))
+    other.join(START + SIZE, START)
+    assert other.take_met()[0].slices == {"old": (0, 0)}, "bits of other slices"
+
+
+def test_a_slice_protected_from_now_on_loses_no_answer_that_was_kept() -> None:
+    versions = fresh()
+    versions.keep(answers("1", {"a": "cat"}))
+    again = Versions(SIZE, lambda: None, {"young": Slice("age", below=25.0)})
+    again.restore(decode(encode(versions.state()), Any))
+    again.keep(answers("2", {"a": "dog"}, START + 1))
+    assert flags(again.join(START + SIZE, START)) == [1.0]
 
 
 def test_an_answer_said_again_is_compared_once() -> None:
