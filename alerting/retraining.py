@@ -170,6 +170,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             "metrics_before": {name: msgspec.to_builtins(m) for name, m in self.before.items()},
             "metrics_after": {name: msgspec.to_builtins(m) for name, m in self.after.items()},
             "new_version": self.new_version,
+            "run": self.run,
+            "said": [{"by": m.by, "at": rfc3339(m.at), "why": m.why} for m in self.moves[-1:]],
             "stop_rules": self.stop_rules,
         }  # fmt: skip
 
@@ -215,6 +217,9 @@ def told(request: Request, word: Word) -> Request:
     """
     before, after = _MOVES[word.step]
     if request.status not in before:
+        if request.status is after is Status.FINISHED and word.version and not request.new_version:
+            # the run was seen to end before the trainer said what came of it
+            return replace(request, new_version=word.version, run=request.run or word.run)
         return request
     new = moved(request, after, word.at, word.by, word.why)
     return replace(new, new_version=word.version or request.new_version, run=word.run or request.run)

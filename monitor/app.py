@@ -22,7 +22,7 @@ from prometheus_client import Counter
 from alerting.alert import Alert, Verdict
 from alerting.deliver import Circuit, Condition, Delivery, Sink
 from alerting.labeling.queue import Progress, QueueError, QueueSink
-from alerting.retraining import Request
+from alerting.retraining import Request, Word
 from monitor.api.acts import Acts
 from monitor.committee.host import host_all, hosting
 from monitor.config import Config, LogOptions, OpensIn, exposed, kind_of
@@ -44,6 +44,7 @@ from monitor.metrics import Meters
 from monitor.people import People, resident
 from monitor.plan import Plan, labelled, plans, server_of
 from monitor.references import References, Unreadable
+from monitor.runs import Runs
 from monitor.snapshot import Snapshot
 from monitor.sources import Source
 from monitor.sources.http import HttpOptions, HttpSource, frame
@@ -152,12 +153,23 @@ class App:
             self._acts = Acts(config.queue, self, self._handover, self.meters, intake=config.intake)
         except (OSError, ValueError, QueueError) as error:
             raise Unstartable(f"labeling: {error}") from error
+        try:
+            self._runs = Runs(
+                config.retraining_targets,
+                self._judge.requests,
+                self._hear,
+                backoff=config.alerts.backoff,
+                meters=self.meters,
+            )
+        except (OSError, ValueError) as error:
+            raise Unstartable(f"retraining target: {error}") from error
         self._web = Web(config.web, self, self.meters, people, self._acts.endpoints(), intake=config.intake)
         self._counted: dict[str, int] = {}
         self._jobs = scheduler(self.meters)
         self._jobs.add_job(self._measure, "interval", seconds=MEASURED, id="measure")
         self._handover.schedule(self._jobs)
         self._acts.schedule(self._jobs)
+        self._runs.schedule(self._jobs)
 
     def _sources(self) -> Iterator[tuple[str, Source, Decoder, Mapping[str, Plan]]]:
         """Each configured source with the models it feeds, then the servers that are scraped."""
@@ -264,6 +276,12 @@ class App:
         """Lays what was told on the exchange, where it is safe. Raises `Full`, at once."""
         with self._appending:
             self._exchange.append([to_bytes(one) for one in told])
+
+    def _hear(self, id: str, model: str, word: Word) -> None:  # noqa: A002 the exchange's word
+        """A target's word on a request. Raises `Full`."""
+        key = self.exchange_name(model)
+        if key is not None:
+            self.tell([Told(id, key, word)])
 
     # -- running
 

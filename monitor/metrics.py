@@ -218,6 +218,15 @@ class Meters:
             "tool",
             "outcome",
         )
+        self.runs = self._gauge(
+            "retraining_runs",
+            "Runs of requests to retrain that are followed, as their target last told.",
+            "target",
+            "state",
+        )
+        self.run_failures = self._counter(
+            "retraining_run_failures", "Times that a target did not tell of its runs; it is asked again.", "target"
+        )
         self.jobs_passed_over = self._counter(
             "jobs_passed_over", "Times a job was due while it was still at work, and passed over.", "job"
         )

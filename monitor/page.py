@@ -241,7 +241,8 @@ def _renewal(view: RenewalView | None) -> str:
     rows = "".join(
         f"<tr><td>{escape(r.id[:8])}<td>{escape(r.status)}<td>{moment(r.made)}"
         f"<td>{escape(f'{r.version} to {r.new_version}' if r.new_version else r.version)}"
-        f"<td class=n>{_share(r.before)}<td class=n>{_share(r.after)}<td>{escape(r.text)}"
+        f"<td class=n>{_share(r.before)}<td class=n>{_share(r.after)}"
+        f"<td>{escape(' · '.join(filter(None, (r.text, r.run, r.said))))}"
         for r in view.requests
     )
     head = "<tr><th>retraining<th>stands<th>asked<th>version<th class=n>accuracy then<th class=n>after<th>why"

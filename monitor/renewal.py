@@ -114,7 +114,8 @@ class Renewal:
         """A person's or a trainer's word; `now` is event time."""
         turn = self._retraining.take_word(word, now)
         if word.step is Step.FINISHED:
-            self._words = {word.version: word}
+            # the word of who only saw the run end does not displace the trainer's own
+            self._words = {**({} if word.version else self._words), word.version: word}
         return Turn(turn.requests, [], turn.symptoms, turn.deployed, turn.answered)
 
     def arriving(self, versions: Mapping[str, int]) -> str:
@@ -170,7 +171,9 @@ class Renewal:
 
 def _shown(request: Request) -> RequestView:
     before, after = (side.get("accuracy") for side in (request.before, request.after))
+    last = request.moves[-1]
     return RequestView(
         request.id, request.status.value, request.cause.value, request.text, request.made, request.version,
         request.new_version, math.nan if before is None else before.value, math.nan if after is None else after.value,
+        request.run, " ".join(filter(None, (last.by and f"{last.by}:", last.why))) if last.why else "",
     )  # fmt: skip

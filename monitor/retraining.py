@@ -42,7 +42,7 @@ from monitor.decode.columns import word
 
 log = logging.getLogger(__name__)
 
-CHECK = "retraining"  # name of the check whose alert is open while a request waits for a person
+CHECK = "retraining"  # name of the check whose alert is open while a request waits for a person, or its run failed
 LABELS = 10_000  # of rows since the last request's, that are counted; of more the newest
 REQUESTS = 50  # kept, the newest
 TAKEN = 0.6  # share of a window's rows by which a version shows that it is in service
@@ -216,7 +216,7 @@ class Retraining:
             self._look(seen, reference, turn)
         state.rows += seen.rows
         state.ruled += seen.rows * _present(seen.profile, "rule")
-        turn.symptoms += self._waiting(seen.end)
+        turn.symptoms += self._waiting(seen.end) + self._failing(seen.end)
         return turn
 
     def _follow_version(self, seen: Seen, turn: Turn) -> None:
@@ -383,6 +383,17 @@ class Retraining:
         return [
             Symptom(self._model, CHECK, "", request.made, now, 1.0, 0.0, text, Severity.INFO, facts),
         ]
+
+    def _failing(self, now: float) -> list[Symptom]:
+        """What keeps an alert open while the last request's run has failed and none follows: until another may."""
+        state = self.state
+        request = state.requests[-1] if state.requests else None
+        if request is None or request.status is not Status.FAILED or now >= state.quiet:
+            return []
+        last = request.moves[-1]
+        text = f"Retraining request {request.id} failed, says {last.by}: {last.why or 'for no reason given'}"
+        facts: dict[str, float | str] = {"request": request.id, "cause": request.cause.value, "run": request.run}
+        return [Symptom(self._model, CHECK, "", request.made, now, 1.0, 0.0, text, Severity.WARNING, facts)]
 
 
 def _was_sent(request: Request) -> bool:

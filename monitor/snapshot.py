@@ -198,6 +198,8 @@ class RequestView(msgspec.Struct, frozen=True):
     new_version: str = ""
     before: float = float("nan")  # accuracy
     after: float = float("nan")
+    run: str = ""  # where it runs, by what name
+    said: str = ""  # the last word with a reason, and whose
 
 
 class RenewalView(msgspec.Struct, frozen=True):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -15,8 +16,10 @@ from alerting.retraining import Request
 from alerting.secret import Secret
 from alerting.sinks.http import Endpoint, basic
 from alerting.targets.post import Posting, starting
+from alerting.targets.run import Find, Run, answer, run
 
 _NOTE = 1_000  # characters that Airflow takes
+_TOLD = 5  # tasks of a run that failed
 
 
 class Airflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="airflow"):
@@ -32,14 +35,19 @@ class Airflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
     private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
+    follow: Annotated[Seconds, Meta(ge=0, description="Between two looks at its run; 0: it is not looked at.")] = 60.0
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
         return Posting(_Client(self).post, starting(self._body))
 
+    def runs(self) -> Find:
+        """Finds the run of a request; raises as `open`. Its last words are the tasks that failed."""
+        return _Client(self).find
+
     def _body(self, request: Request) -> bytes:
         run = {
-            "dag_run_id": f"driftd__{request.id}",
+            "dag_run_id": _name(request),
             "conf": request.document(),
             "note": f"driftd: {request.text}"[:_NOTE],
         }
@@ -47,8 +55,24 @@ class Airflow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         return msgspec.json.encode(run | {"logical_date": None} if self.version == 3 else run)
 
 
+def _name(request: Request) -> str:
+    return f"driftd__{request.id}"
+
+
 class _Login(msgspec.Struct):
     access_token: str
+
+
+class _DagRun(msgspec.Struct, frozen=True):
+    state: str | None = None  # queued | running | success | failed; none of a run that is not there
+
+
+class _Task(msgspec.Struct, frozen=True):
+    task_id: str
+
+
+class _Tasks(msgspec.Struct, frozen=True):
+    task_instances: list[_Task] = []
 
 
 class _Client:
@@ -57,6 +81,7 @@ class _Client:
     def __init__(self, options: Airflow) -> None:
         base, self._options = options.url.rstrip("/"), options
         runs = f"{base}/api/v{options.version - 1}/dags/{quote(options.dag, safe='')}/dagRuns"
+        self._path = urlsplit(runs).path
         self._login, self._runs = (
             Endpoint(
                 url, {}, options.timeout, options.ca, hidden=[options.password], accepted=accepted,
@@ -67,8 +92,26 @@ class _Client:
         self._token = ""
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> None:
-        try:
+        with self._renewing():
             self._runs.post(body, {**headers, **self._authorization()})
+
+    def find(self, request: Request) -> Run | None:
+        """The run of a request, as it stands."""
+        name = _name(request)
+        path = f"{self._path}/{name}"
+        with self._renewing():
+            state = answer(self._runs, path, _DagRun, self._authorization()).state
+            words = ""
+            if state == "failed":
+                tasks = f"{path}/taskInstances?state=failed&limit={_TOLD}"
+                failed = answer(self._runs, tasks, _Tasks, self._authorization()).task_instances
+                words = f"failed: {', '.join(task.task_id for task in failed)}" if failed else ""
+        return run(state or "", name, words, running={"running"}, done={"success"}, failed={"failed"})
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        try:
+            yield
         except Undelivered:
             self._token = ""  # it may have run out: the next attempt asks for another
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +13,7 @@ from alerting.retraining import Request
 from alerting.secret import Secret
 from alerting.sinks.http import Endpoint
 from alerting.targets.post import Posting, starting
+from alerting.targets.run import Find, Run, answer, run
 
 
 class ArgoWorkflows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="argo_workflows"):
@@ -31,13 +33,29 @@ class ArgoWorkflows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     timeout: Annotated[Seconds, Meta(gt=0, le=60, description="Longest time for one post, answer included.")] = 10.0
     ca: Annotated[str, Meta(description="PEM file of trusted authorities; empty means those of the system.")] = ""
     private: Annotated[bool, Meta(description="Whether it may have a private address, as in a cluster.")] = True
+    follow: Annotated[Seconds, Meta(ge=0, description="Between two looks at its run; 0: it is not looked at.")] = 60.0
 
     def open(self) -> Posting:
         """The live destination; ValueError for a URL without a host, OSError for a CA file that cannot be read."""
+        return Posting(self._endpoint().post, starting(self._body))
+
+    def runs(self) -> Find:
+        """Finds the workflow of a request; raises as `open`."""
+        endpoint, path = self._endpoint(), f"{urlsplit(self.url).path.rstrip('/')}/api/v1/workflows/{self.namespace}"
+
+        def find(request: Request) -> Run | None:
+            name = _workflow(request)
+            status = answer(endpoint, f"{path}/{name}?fields=status.phase,status.message", _Workflow).status
+            return run(
+                status.phase, name, status.message, running={"Running"}, done={"Succeeded"}, failed={"Failed", "Error"}
+            )
+
+        return find
+
+    def _endpoint(self) -> Endpoint:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         url = f"{self.url.rstrip('/')}/api/v1/workflows/{self.namespace}/submit"
-        endpoint = Endpoint(url, headers, self.timeout, self.ca, accepted=(409,), private=self.private)
-        return Posting(endpoint.post, starting(self._body))
+        return Endpoint(url, headers, self.timeout, self.ca, accepted=(409,), private=self.private)
 
     def _body(self, request: Request) -> bytes:
         document = msgspec.json.encode(request.document()).decode()
@@ -47,9 +65,22 @@ class ArgoWorkflows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
                 "resourceKind": self.template_kind,
                 "resourceName": self.template,
                 "submitOptions": {
-                    "name": f"driftd-{request.id}",
+                    "name": _workflow(request),
                     "labels": f"driftd.io/request={request.id}",
                     "parameters": [f"model={request.model}", f"request_id={request.id}", f"request={document}"],
                 },
             }
         )
+
+
+def _workflow(request: Request) -> str:
+    return f"driftd-{request.id}"
+
+
+class _Status(msgspec.Struct, frozen=True):
+    phase: str = ""  # Pending | Running | Succeeded | Failed | Error; none of a workflow that is not there
+    message: str = ""
+
+
+class _Workflow(msgspec.Struct, frozen=True):
+    status: _Status = _Status()

@@ -39,7 +39,7 @@ def _list(given: argparse.Namespace) -> int:
             say(json.dumps(one))
         return 0
     table(
-        ("request", "model", "version", "status", "asked", "labels", "why"),
+        ("request", "model", "version", "status", "asked", "labels", "run", "why"),
         [
             (
                 one["request_id"],
@@ -48,7 +48,8 @@ def _list(given: argparse.Namespace) -> int:
                 one["status"],
                 one["requested_at"],
                 str(one["data"]["train"]["labels"]),
-                one["reason"]["text"],
+                one["run"] or "-",
+                " ".join((one["reason"]["text"], *(f"{m['by']}: {m['why']}" for m in one["said"] if m["why"]))),
             )
             for one in found
         ],

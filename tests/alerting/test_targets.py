@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 from uuid import uuid4
 
 import msgspec
@@ -17,8 +18,10 @@ from alerting.retraining import Measured, Request, Span, Status, moved
 from alerting.secret import Secret
 from alerting.targets import TARGETS, TargetOptions
 from alerting.targets.kafka import RetrainingKafka
+from alerting.targets.run import Run, State
+from monitor.runs import Followed
 from tests.services.kafka import Kafka
-from tests.services.web import Answer, Receiver
+from tests.services.web import Answer, Call, Receiver
 
 SECRET = "hunter2-token"
 STARTING = sorted(TARGETS.keys() & {"argo_workflows", "airflow", "kubeflow", "github"})
@@ -47,6 +50,16 @@ def options(kind: str, url: str, **more: Any) -> TargetOptions:
     return made
 
 
+def expect(kind: str, receiver: Receiver, *answers: Answer) -> None:
+    """The answers to so many requests. Kubeflow is asked for a run before each post: it has none."""
+    for answer in answers:
+        receiver.answers.extend([Answer(body=b"{}"), answer] if kind == "kubeflow" else [answer])
+
+
+def posts(receiver: Receiver) -> list[Call]:
+    return [call for call in receiver.calls if call.method == "POST"]
+
+
 def send(kind: str, url: str, *requests: Request, **more: Any) -> None:
     options(kind, url, **more).open().send([each.item("here", 0.0) for each in requests])
 
@@ -54,34 +67,37 @@ def send(kind: str, url: str, *requests: Request, **more: Any) -> None:
 @pytest.mark.parametrize("kind", HTTP)
 class TestEveryTarget:
     def test_the_body_says_what_is_asked(self, kind: str, receiver: Receiver) -> None:
+        expect(kind, receiver, Answer())
         send(kind, receiver.url, request())
-        (call,) = receiver.calls
+        (call,) = posts(receiver)
         text = call.body.decode().replace('\\"', '"')
         for said in ('"request_id":"0123abcd"', '"current_version":"7"', "v1/labels/set/0123abcd-train", '"half"'):
             assert said in text
 
     def test_a_private_address_is_a_matter_of_the_option(self, kind: str, receiver: Receiver) -> None:
+        expect(kind, receiver, Answer())
         send(kind, receiver.url, request())
         with pytest.raises(ValueError, match="a private address"):
             send(kind, receiver.url, request(), private=False)
         with pytest.raises(Undelivered, match="a private address"):  # known by its name only once it is asked for
             send(kind, receiver.url.replace("127.0.0.1", "localhost"), request(), private=False)
-        assert len(receiver.calls) == 1
+        assert len(posts(receiver)) == 1
 
     def test_a_repeat_is_the_same_request(self, kind: str, receiver: Receiver) -> None:
+        expect(kind, receiver, Answer(), Answer())
         send(kind, receiver.url, request(), request())
-        first, second = receiver.calls
+        first, second = posts(receiver)
         assert (first.path, first.body) == (second.path, second.body)
 
     @pytest.mark.parametrize("status", [401, 404, 429, 503])
     def test_trouble_is_tried_again_when_the_server_says(self, kind: str, receiver: Receiver, status: int) -> None:
-        receiver.answers.append(Answer(status, {"retry-after": "7"}))
+        expect(kind, receiver, Answer(status, {"retry-after": "7"}))
         with pytest.raises(Undelivered) as raised:
             send(kind, receiver.url, request(), request())
         assert (raised.value.retry, raised.value.after, raised.value.delivered) == (True, 7.0, 0)
 
     def test_a_refusal_sets_the_request_aside_and_names_no_secret(self, kind: str, receiver: Receiver) -> None:
-        receiver.answers.extend([Answer(), Answer(422, body=f"no {SECRET} here".encode())])
+        expect(kind, receiver, Answer(), Answer(422, body=f"no {SECRET} here".encode()))
         with pytest.raises(Undelivered) as raised:
             send(kind, receiver.url, request(), request())
         assert (raised.value.retry, raised.value.delivered) == (False, 1)
@@ -168,9 +184,18 @@ def test_airflow_3_that_gives_no_token_is_tried_again(receiver: Receiver) -> Non
     assert raised.value.retry
 
 
-def test_kubeflow_creates_a_run(receiver: Receiver) -> None:
-    send("kubeflow", receiver.url, request())
-    (call,) = receiver.calls
+def test_kubeflow_creates_a_run_unless_it_has_one(receiver: Receiver) -> None:
+    receiver.answers.extend([Answer(body=b"{}"), Answer(), says(runs=[{"run_id": "1", "state": "RUNNING"}])])
+    send("kubeflow", receiver.url, request(), request())
+    asked, call, again = receiver.calls
+    assert (asked.method, asked.path) == (again.method, again.path)
+    path, _, query = asked.path.partition("?")
+    sought = {name: value for name, (value,) in parse_qs(query).items()}
+    predicate = {"operation": "EQUALS", "key": "display_name", "string_value": "retrain iris 0123abcd"}
+    assert json.loads(sought.pop("filter")) == {"predicates": [predicate]}
+    assert (path, sought) == (
+        "/apis/v2beta1/runs", {"page_size": "1", "sort_by": "created_at desc", "experiment_id": "e-1"}
+    )  # fmt: skip
     assert call.path == "/apis/v2beta1/runs"
     body = call.json()
     assert json.loads(body.pop("runtime_config")["parameters"]["request"])["model"] == "iris"
@@ -192,6 +217,78 @@ def test_github_is_sent_an_event(receiver: Receiver) -> None:
     body = call.json()
     assert body.keys() == {"event_type", "client_payload"}
     assert (body["event_type"], body["client_payload"].keys()) == ("retrain", {"request"})
+
+
+def says(**body: Any) -> Answer:
+    return Answer(body=json.dumps(body).encode())
+
+
+RUNS: list[tuple[str, str, dict[str, Any], Run | None]] = [
+    ("argo_workflows", "driftd-0123abcd", {"code": 5, "message": "not found"}, None),
+    ("argo_workflows", "driftd-0123abcd", {"status": {}}, None),
+    ("argo_workflows", "driftd-0123abcd", {"status": {"phase": "Pending"}}, Run(State.QUEUED, "driftd-0123abcd")),
+    ("argo_workflows", "driftd-0123abcd", {"status": {"phase": "Running"}}, Run(State.RUNNING, "driftd-0123abcd")),
+    ("argo_workflows", "driftd-0123abcd", {"status": {"phase": "Succeeded"}}, Run(State.DONE, "driftd-0123abcd")),
+    ("argo_workflows", "driftd-0123abcd", {"status": {"phase": "Error", "message": "no node"}},
+     Run(State.FAILED, "driftd-0123abcd", "no node")),
+    ("airflow", "driftd__0123abcd", {"detail": "not found"}, None),
+    ("airflow", "driftd__0123abcd", {"state": "queued"}, Run(State.QUEUED, "driftd__0123abcd")),
+    ("airflow", "driftd__0123abcd", {"state": "running"}, Run(State.RUNNING, "driftd__0123abcd")),
+    ("airflow", "driftd__0123abcd", {"state": "success"}, Run(State.DONE, "driftd__0123abcd")),
+    ("kubeflow", "retrain", {}, None),
+    ("kubeflow", "retrain", {"runs": [{"run_id": "r", "state": "RUNNING"}]}, Run(State.RUNNING, "r")),
+    ("kubeflow", "retrain", {"runs": [{"run_id": "r", "state": "SUCCEEDED"}]}, Run(State.DONE, "r")),
+    ("kubeflow", "retrain", {"runs": [{"run_id": "r", "state": "FAILED", "error": {"message": "out of memory"}}]},
+     Run(State.FAILED, "r", "out of memory")),
+    ("github", "actions/runs", {"workflow_runs": [{"id": 1, "display_title": "retrain"}]}, None),
+    ("github", "actions/runs", {"workflow_runs": [
+        {"id": 2, "display_title": "retrain other", "status": "queued"},
+        {"id": 3, "display_title": "retrain 0123abcd", "status": "in_progress", "conclusion": None}]},
+     Run(State.RUNNING, "3")),
+    ("github", "actions/runs", {"workflow_runs": [
+        {"id": 3, "display_title": "retrain 0123abcd", "status": "completed", "conclusion": "timed_out",
+         "html_url": "https://github/runs/3"}]},
+     Run(State.FAILED, "3", "timed_out: https://github/runs/3")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "path", "body", "found"), RUNS)
+def test_a_run_is_found_by_the_request_and_told_as_it_stands(
+    kind: str, path: str, body: dict[str, Any], found: Run | None, receiver: Receiver
+) -> None:
+    absent = found is None and not body.keys() & {"workflow_runs", "status"} and kind != "kubeflow"
+    receiver.answers.append(Answer(404 if absent else 200, body=json.dumps(body).encode()))
+    target = options(kind, receiver.url + "/prefix")
+    assert isinstance(target, Followed)
+    assert target.runs()(request()) == found
+    (call,) = receiver.calls
+    assert (call.method, call.body) == ("GET", b"")
+    assert call.path.startswith("/prefix/")
+    assert path in call.path
+    assert "authorization" in call.headers
+
+
+def test_a_failed_run_of_airflow_names_the_tasks_that_failed(receiver: Receiver) -> None:
+    tasks = [{"task_id": "train"}, {"task_id": "judge"}]
+    receiver.answers.extend([says(state="failed"), says(task_instances=tasks)])
+    target = options("airflow", receiver.url)
+    assert isinstance(target, Followed)
+    assert target.runs()(request()) == Run(State.FAILED, "driftd__0123abcd", "failed: train, judge")
+    run = "/api/v1/dags/retrain%20iris/dagRuns/driftd__0123abcd"
+    assert [call.path for call in receiver.calls] == [run, f"{run}/taskInstances?state=failed&limit=5"]
+
+
+@pytest.mark.parametrize("kind", STARTING)
+@pytest.mark.parametrize(
+    "answer", [Answer(503, {"retry-after": "9"}), Answer(200, body=b"<html>a proxy's page</html>")]
+)
+def test_a_target_that_does_not_tell_is_asked_again(kind: str, answer: Answer, receiver: Receiver) -> None:
+    receiver.answers.append(answer)
+    target = options(kind, receiver.url)
+    assert isinstance(target, Followed)
+    with pytest.raises(Undelivered) as raised:
+        target.runs()(request())
+    assert (raised.value.retry, raised.value.after) == (True, 9.0 if answer.status == 503 else None)
 
 
 def test_items_of_one_request_are_told_apart() -> None:

@@ -311,6 +311,37 @@ def test_a_canary_and_a_shadow_are_not_in_service() -> None:
     assert not any(turn.deployed for turn in turns)
 
 
+def test_a_run_that_failed_is_told_until_another_may_be_asked_for_and_reopens_when_it_is_run_again() -> None:
+    story = Story()
+    story.labels()
+    story.windows(3)
+    story.say(Step.STARTED)
+    assert not story.window().symptoms
+    story.say(Step.FAILED, why="out of memory", run="airflow: 12")
+    (told,) = story.window().symptoms
+    assert (told.severity, told.facts["run"]) == (Severity.WARNING, "airflow: 12")
+    assert told.text.endswith("failed, says ann: out of memory")
+    story.say(Step.STARTED)
+    turn = story.window()
+    assert (story.statuses, turn.symptoms, turn.requests) == (["started"], [], [])
+    story.say(Step.FAILED)
+    story.performance = FINE
+    assert [bool(turn.symptoms) for turn in story.windows(4)] == [True, False, False, False]
+    assert story.statuses == ["failed"]
+
+
+def test_a_trainer_may_name_the_version_after_its_run_was_seen_to_end() -> None:
+    story = Story()
+    story.labels()
+    story.windows(3)
+    story.say(Step.FINISHED, run="argo: driftd-1")
+    story.say(Step.FINISHED, version="2", run="mlflow-7")
+    story.say(Step.FINISHED, version="3")
+    (request,) = story.retraining.state.requests
+    assert (request.status, request.new_version, request.run) == (Status.FINISHED, "2", "argo: driftd-1")
+    assert story.retraining.arriving({"1": 10, "2": 10}) == "2"
+
+
 def test_where_events_name_no_version_the_trainers_word_is_taken() -> None:
     story = Story()
     story.performance = Performance("", *FELL[1:])
