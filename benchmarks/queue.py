@@ -407,7 +407,7 @@ def stores(kind: str, directory: Path, url: str | None = None) -> Iterator[Any]:
         return
     from tests.services.mongo import Mongo  # Java and its jars: `make services`
 
-    with Mongo(directory) as server:
+    with Mongo(directory, heap="3g") as server:  # 100,000 documents are 500 MB there
         yield lambda name, rules: MongoQueue(server.url, database=name, rules=rules, timeout=60.0)
 
 

@@ -25,12 +25,12 @@ RECIPE = Recipe("mongo", "1.47.0", _build, JDK, ["mongo-pom.xml", "MongoWire.jav
 
 
 class Mongo(Server):
-    """Keeps its port and its file over `kill` and `start`."""
+    """Keeps its port and its file over `kill` and `start`. A quarter of `heap`, as Java writes it, is for documents."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, heap: str = "256m") -> None:
         port = free_port()
         self.url = f"mongodb://127.0.0.1:{port}"
-        jvm = java("256m", RECIPE.home / "lib", RECIPE.home / "classes")
+        jvm = java(heap, RECIPE.home / "lib", RECIPE.home / "classes")
         command = [*jvm, "MongoWire", str(port), "data.h2"]
         super().__init__("mongo", command, directory=directory, ready=self._serves)
 
