@@ -822,7 +822,10 @@ def _enter(tasks: Sequence[LabelTask], drawn: float | None, desk: Desk, _: Shelv
 
 
 def _settle(task: LabelTask, now: float, answered: bool, desk: Desk, _: Shelves) -> None:
-    desk.settle(task.id, now, answered=answered)
+    if task.lease is None:
+        desk.settle(task.id, now, answered=answered)
+    else:  # somebody still works on it: a late answer came, or its SLA passed
+        desk.watch(task.id, task.lease.until)
     places = _entries(task)
     for name, line in desk.lines.items():
         if name not in places:

@@ -449,6 +449,16 @@ def test_a_lease_may_be_extended_while_it_is_held(queue: LabelQueue) -> None:
     assert not queue.extend(name, token, NOW + 500)
 
 
+def test_a_lease_still_runs_out_where_another_answer_came_late_or_the_sla_passed(queue: LabelQueue) -> None:
+    queue.put([task(1), asked_for(2, sla=Sla(NOW + 90))], BATCH, NOW)
+    leased = dict(claim(queue, "ann") for _ in range(2))
+    assert {claim(queue, "bob", NOW + 61)[0] for _ in range(2)} == set(leased)
+    assert queue.submit(task(1).id, leased[task(1).id], "can", "ann", NOW + 62) is Outcome.LATE
+    assert queue.tend(NOW + 100).breached == 1
+    assert queue.tend(NOW + 121).over == 2
+    assert {claim(queue, "cid", NOW + 122)[0] for _ in range(2)} == set(leased)
+
+
 def test_datasets_have_lines_of_their_own(queue: LabelQueue) -> None:
     queue.put([task(1), task(2, dataset="other")], BATCH, NOW)
     assert queue.datasets() == ["demo", "other"]
