@@ -270,6 +270,12 @@ class Accuracy:
         first = sorted(inputs, key=lambda named: named.name not in asked)[:INPUTS]
         return {named.name[:LONGEST]: _held(named.value) for named in first}
 
+    def lift(self, rows: Sequence[Sequence[tuple[str, Value]]], most: float) -> tuple[Floats, float]:
+        """How much more than others rows are worth a label, by their inputs: for lying in a slice that was found to
+        fail by the labels so far. As `detectors.failing.Search.lift`."""
+        found = [{name[:LONGEST]: _held(value) for name, value in row} for row in rows]
+        return self._state.search.lift(found, most)
+
     def pass_time(self, now: float) -> None:
         """Event time has come to `now`: settles the spans that are due, oldest first."""
         state, options = self._state, self._options

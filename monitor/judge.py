@@ -399,7 +399,8 @@ class Judge:
         if desk.sampler is not None:
             # a campaign that has ended asks for no more than usual, though its alerts are open
             asking = state.alerts.open() if desk.renewal is None or desk.renewal.labeling else ()
-            draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, asking)
+            lift = None if desk.accuracy is None else desk.accuracy.lift
+            draw = desk.sampler.take(window, desk.window, partials, profile, desk.reference, asking, lift)
             if draw is not None:
                 if desk.accuracy is not None:
                     desk.accuracy.drawn(draw)

@@ -88,6 +88,15 @@ class SamplingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[dict[str, Annotated[float, Meta(gt=0, le=1)]], Meta(max_length=CLASSES)] | None,
         Meta(description="Share of the labels that important classes should get, by answer; in place of `balance`."),
     ] = None
+    failing: Annotated[
+        float,
+        Meta(
+            description="Most that events of slices found to fail are wanted over others, by the root of how much more "
+            "the model errs there; 1: no more. Not while an alert is open, whose region is asked for instead.",
+            ge=1,
+            le=2,
+        ),
+    ] = 2.0
     take_all: Annotated[
         float,
         Meta(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from alerting.alert import Alert, Ruling, Severity
 from alerting.labeling import task as labeling
+from detectors.core import Floats
 from detectors.draw import Draw
 from detectors.profile import Profile
 from detectors.reference import Reference
@@ -42,6 +43,10 @@ CLASSES = 100  # whose counts go with a batch
 PACE = 0.1  # weight of the newest window in how many events are to be expected
 _RANKED = {Severity.INFO: 30.0, Severity.WARNING: 50.0, Severity.CRITICAL: 80.0}
 _PRIORITY = {FEEDBACK: 60.0, NEW: 40.0, SURE: 20.0}  # of what no alert asks for; others 40
+
+
+# from the inputs of rows (n,) and the most that is allowed: factors (n,) of their sizes, and the greatest for any row
+Lift = Callable[[Sequence[Sequence[tuple[str, str | float | bool]]], float], tuple[Floats, float]]
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -105,8 +110,12 @@ class Sampler:
         profile: Profile,
         reference: Reference,
         alerts: Iterable[Alert],
+        lift: Lift | None = None,
     ) -> labeling.Draw | None:
-        """One judged window of length `seconds`; the label tasks to make now, None when it is not yet time."""
+        """One judged window of length `seconds`; the label tasks to make now, None when it is not yet time.
+
+        `lift` may know only labels of rows that were drawn before: it changes what the waiting ones are wanted.
+        """
         options, state = self._options, self.state
         asking = sorted((a for a in alerts if _asks(a)), key=lambda a: (-a.severity.rank, a.started, a.key))
         passed = 1 if state.last is None else max(1, window - state.last)
@@ -118,7 +127,7 @@ class Sampler:
         if waiting is None or not self._due(waiting, (window + 1 - waiting.start) * seconds):
             return None
         state.waiting = None
-        sure, draw, asked = self._draw(waiting, reference, asking, expected, seconds)
+        sure, draw, asked = self._draw(waiting, reference, asking, expected, seconds, lift)
         if not sure and not asked:
             return None
         return self._batch(waiting, sure, draw, asked, waiting.start * seconds, (window + 1) * seconds)
@@ -180,13 +189,21 @@ class Sampler:
         return labels >= 1 and (age >= options.at_most or (full and labels >= min(FEWEST, options.most)))
 
     def _draw(
-        self, waiting: Waiting, reference: Reference, alerts: Sequence[Alert], expected: float, seconds: float
+        self,
+        waiting: Waiting,
+        reference: Reference,
+        alerts: Sequence[Alert],
+        expected: float,
+        seconds: float,
+        lift: Lift | None,
     ) -> tuple[list[_Sure], Draw, int]:
         """Those asked for in any case, the draw of the others with its reserve, and how many of it are asked for."""
         options, purse = self._options, self.state.purse
         n = min(purse.labels, options.most)
         sure = self._sure(waiting.pools, n, reference, alerts)
         draw = self._sized(waiting.pools, options.floor_alarmed if alerts else options.floor)
+        # a raised floor has used the room of what is held
+        draw = draw if alerts or lift is None else self._lifted(draw, lift)
         if options.mode == "event":
             draw = draw.under(self._threshold(expected, seconds))
         draw = draw.without(np.array([one.id for one in sure], np.uint64))
@@ -203,6 +220,14 @@ class Sampler:
         mean = pools.mean if options.mode == "buffer" else 1.0
         wants = np.array([np.nan if row.want is None else row.want for row in map(_candidate, draw.rows)])
         return resized(draw, wants, options.floor, floor, mean)
+
+    def _lifted(self, draw: Draw, lift: Lift) -> Draw:
+        """The draw with rows wanted more where the model was found to fail; at most half of what is held goes."""
+        options = self._options
+        if options.failing == 1.0 or options.strategy.certain:
+            return draw
+        factors, most = lift([row.inputs for row in map(_candidate, draw.rows)], options.failing)
+        return draw if most == 1.0 else draw.resized(draw.sizes * factors, most)
 
     def _threshold(self, expected: float, seconds: float) -> float:
         """Labels an event, fixed by what came before: what time brings, twice that where much was saved up, half of it

@@ -321,6 +321,10 @@ def test_a_slice_that_fails_is_found_from_spans_of_few_labels() -> None:
         accuracy.pass_time((number + 1) * HOUR)
     assert [one.conditions for one in accuracy.view.failing] == [("aisle = 2",)]
     assert "aisle = 2" in accuracy.fell()
+    shown: list[list[tuple[str, str | float | bool]]] = [[("aisle", 2)], [("aisle", 1)], [("other", "x" * 400)]]
+    (within, *others), most = accuracy.lift(shown, 2.0)
+    assert within == most > 1.3 * others[0]
+    assert others[0] == others[1]
 
 
 def test_the_page_tells_the_interval_and_what_is_blind() -> None:

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from alerting.alert import Alert, Ruling, Severity, Verdict
 from alerting.labeling.task import Draw as TaskDraw
 from alerting.labeling.task import LabelingStatus, LabelTask, Part
-from detectors.core import Batch, Role, category, concat, from_columns, number, text, vector
+from detectors.core import Batch, Floats, Role, category, concat, from_columns, number, text, vector
 from detectors.encode import decode, encode
+from detectors.failing import Search
 from detectors.profile import Profile
 from detectors.reference import Reference, build_from, describe
 from detectors.registry import default_scorers
@@ -25,7 +26,7 @@ from monitor.budget import BudgetOptions, Purse
 from monitor.event import Partition
 from monitor.exchange import Partial
 from monitor.sampling import Offer, SamplingOptions
-from monitor.tasks import Sampler, Sampling
+from monitor.tasks import Lift, Sampler, Sampling
 
 WINDOW = 10.0
 ORIGIN = Partition("t", 0)
@@ -89,10 +90,12 @@ class Loop:
         self.sampler = Sampler("shelf", options, "shelf")
         self.window = 0
 
-    def run(self, events: Batch | Offered | None, lanes: int = 1, alerts: Sequence[Alert] = ()) -> TaskDraw | None:
+    def run(
+        self, events: Batch | Offered | None, lanes: int = 1, alerts: Sequence[Alert] = (), lift: Lift | None = None
+    ) -> TaskDraw | None:
         """One window."""
         profile, partials = events if isinstance(events, Offered) else offered(events, self.options, lanes)
-        found = self.sampler.take(self.window, WINDOW, partials, profile, reference(), alerts)
+        found = self.sampler.take(self.window, WINDOW, partials, profile, reference(), alerts, lift)
         self.window += 1
         return found
 
@@ -192,6 +195,53 @@ def test_labels_of_both_parts_estimate_accuracy_without_bias() -> None:
         estimates.append(sum(t.stands_for * wrong[t.event.id] / (t.select.pi or 1.0) for t in chosen) / draw.batch.N)
     truth = sum(wrong.values()) / 400
     assert abs(np.mean(estimates) - truth) < 3 * np.std(estimates) / math.sqrt(len(estimates))
+
+
+@cache
+def failing() -> Search:
+    """By labels of before, a model that errs four times as often where `x` is high."""
+    rng = np.random.default_rng(2)
+    seen: list[dict[str, Any]] = [{"x": float(x), "y": float(y)} for x, y in rng.normal(size=(3_000, 2))]
+    wrong = np.array([rng.random() < (0.8 if row["x"] > 0.43 else 0.1) for row in seen], float)
+    return Search().after(seen, wrong, np.ones(3_000))
+
+
+def lifted(inputs: Sequence[Sequence[tuple[str, Any]]], most: float) -> tuple[Floats, float]:
+    return failing().lift([dict(row) for row in inputs], most)
+
+
+def test_a_slice_that_fails_is_drawn_more_and_what_is_drawn_still_measures() -> None:
+    batch = rows(400, 5)
+    inside = {str(name): x > 0.43 for name, x in zip(batch.ids, batch["x"].values.tolist(), strict=True)}
+    rng = np.random.default_rng(1)
+    wrong = {name: bool(rng.random() < (0.6 if high else 0.1)) for name, high in inside.items()}
+
+    def drawn(lift: Lift | None) -> tuple[float, list[float], list[int]]:
+        share, estimates, counts = [], [], []
+        for seed in range(120):
+            loop = Loop(SamplingOptions(per_hour=7_200, most=20, seed=seed, at_least=1, at_most=1))
+            draw = loop.run(batch, lift=lift)
+            assert draw is not None
+            chosen = [task for task in draw.tasks if task.select.pi is not None]
+            share += [inside[task.event.id] for task in chosen]
+            estimates.append(sum(wrong[t.event.id] / (t.select.pi or 1.0) for t in chosen) / draw.batch.N)
+            counts.append(len(chosen))
+        return float(np.mean(share)), estimates, counts
+
+    plain, _, asked_for = drawn(None)
+    more, estimates, counts = drawn(lifted)
+    assert more > 1.25 * plain
+    assert counts == asked_for
+    truth = sum(wrong.values()) / 400
+    assert abs(np.mean(estimates) - truth) < 3 * np.std(estimates) / math.sqrt(len(estimates))
+
+
+def test_slices_that_fail_count_for_nothing_under_an_alert_or_where_the_option_says_so() -> None:
+    for changed, alerts in (({}, [alert()]), ({"failing": 1.0}, []), ({"strategy": TopK()}, [])):
+        options = SamplingOptions(per_hour=7_200, most=20, at_least=1, at_most=1, **changed)
+        found, without = (Loop(options).run(rows(400, 5), alerts=alerts, lift=lift) for lift in (lifted, None))
+        assert found is not None
+        assert found == without
 
 
 def test_a_released_reserve_has_the_probabilities_that_its_keys_give() -> None:
@@ -348,11 +398,12 @@ def test_a_bound_on_money_needs_a_price() -> None:
 # -- other ways
 
 
-def test_events_are_drawn_for_themselves_by_what_came_before_them() -> None:
+@pytest.mark.parametrize("lift", [None, lifted])
+def test_events_are_drawn_for_themselves_by_what_came_before_them(lift: Lift | None) -> None:
     options = SamplingOptions(per_hour=720.0, mode="event", most=50)
     loop, total, draws = Loop(options), 0, 0
     for i in range(200):
-        draw = loop.run(rows(50, i))
+        draw = loop.run(rows(50, i), lift=lift)
         if draw is not None:
             draws += 1
             total += asked(draw)
