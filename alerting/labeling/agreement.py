@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from alerting.labeling.task import Value
 
-ENOUGH = 30  # labels beside others', or of known tasks, below which a labeler's accuracy is not told
-_RIGHT, _WRONG = 19.0, 1.0  # prior of a labeler's accuracy, Beta: 0.95, worth 20 labels
+ENOUGH = 30  # labels beside others', or of known tasks, below which a labeler's accuracy is not told; so of each class
+_RIGHT, _PRIOR = 19.0, 20.0  # prior of a labeler's accuracy, Beta: 0.95, worth 20 labels
 _ROUNDS, _STILL = 100, 1e-6  # of the fixed point: at most so many, until no accuracy moves by more
+_NEARLY = 1e-3  # the same of a confusion's chances, which are known to some hundredths
 
 
 def word(value: Value) -> str:
@@ -90,18 +91,34 @@ def vote(values: Sequence[Value]) -> tuple[Value, bool]:
     return next(value for value in values if word(value) == best), 2 * most > len(values)
 
 
-def posterior(votes: Sequence[tuple[str, Value]], accuracy: Mapping[str, float], classes: int) -> float:
-    """Chance that the most likely class of these votes (labeler, label) is right: labelers err independently, a wrong
-    answer is any other class alike, all classes are alike before (the one-coin model of Dawid and Skene 1979).
+Confusion = Mapping[str, Mapping[str, float]]
+"""By the true class the chance of each label, of one labeler."""
 
-    The model whose prediction is judged has no vote: it would be a witness to itself. Blind to labelers who err
-    together. A labeler that is not in `accuracy` (0 to 1, both excluded) is right in
-    0.95.
+
+def posterior(
+    votes: Sequence[tuple[str, Value]],
+    accuracy: Mapping[str, float],
+    classes: int,
+    confusion: Mapping[str, Confusion] = {},
+) -> float:
+    """Chance that the most likely class of these votes (labeler, label) is right: labelers err independently, all
+    classes are alike before (Dawid and Skene 1979).
+
+    A labeler whose `confusion` is known for a class answers it by that; else a wrong answer is any other class alike
+    (the one-coin model). The model whose prediction is judged has no vote: it would be a witness to itself. Blind to
+    labelers who err together. A labeler that is not in `accuracy` (0 to 1, both excluded) is right in 0.95.
 
     >>> round(posterior([("ann", "a")], {}, 2), 2), round(posterior([("ann", "a"), ("bob", "b")], {}, 2), 2)
     (0.95, 0.5)
+
+    Bob calls half of the tins jars, so that he says jar tells less than that he says tin:
+
+    >>> bob = {"bob": {"tin": {"tin": 0.5, "jar": 0.5}, "jar": {"tin": 0.02, "jar": 0.98}}}
+    >>> [round(posterior([("bob", said)], {}, 2, bob), 2) for said in ("jar", "tin")]
+    [0.66, 0.96]
     """
-    return max(_chances(votes, accuracy, max(classes, 2)).values())
+    chances = _chances(votes, accuracy, max(classes, 2), confusion)
+    return max(chances[word(value)] for _, value in votes)
 
 
 class Skill(NamedTuple):
@@ -109,54 +126,112 @@ class Skill(NamedTuple):
 
     accuracy: float
     checked: int
+    confusion: Confusion  # of the classes that were met often enough
 
 
 def skills(units: Sequence[Sequence[tuple[str, Value]]], known: Sequence[tuple[str, bool]] = ()) -> dict[str, Skill]:
-    """Each labeler's accuracy, from tasks that several labeled (labeler, label) and known ones (labeler, right).
+    """Each labeler's accuracy and confusion, from tasks that several labeled (labeler, label) and known ones (labeler,
+    right).
 
-    The one-coin model of Dawid and Skene (1979): what is true of a task and who is right how often are worked out from
-    each other, by expectation and maximisation, under a prior of 0.95 worth 20 labels. Known tasks weigh what they are.
-    Blind to which classes a labeler confuses, and to labelers who err together.
+    The model of Dawid and Skene (1979): what is true of a task and who is right how often are worked out from each
+    other, by expectation and maximisation. The accuracy is that of one coin for all classes, under a prior of 0.95
+    worth 20 labels; known tasks weigh what they are. From there a labeler's answers to a class that came to `ENOUGH` of
+    the tasks get a distribution of their own, under a prior of what the accuracy says, worth 20 labels too. Blind to
+    labelers who err together, and where only two ever label the same tasks to which of them confuses two classes.
 
     >>> units = [[("ann", "a"), ("bob", "a"), ("cid", "b")]] * 40
     >>> {name: round(skill.accuracy, 2) for name, skill in skills(units).items()}
     {'ann': 0.98, 'bob': 0.98, 'cid': 0.32}
+    >>> {said: round(chance, 2) for said, chance in skills(units)["cid"].confusion["a"].items()}
+    {'a': 0.11, 'b': 0.89}
     """
     alike = Counter(  # many tasks are labeled alike: one count, one look
         tuple(sorted((by, word(value)) for by, value in unit))
         for unit in units
         if len(unit) > 1 and not measured(value for _, value in unit)
     )
-    classes = max(2, len({name for unit in alike for _, name in unit}))
+    names = sorted({name for unit in alike for _, name in unit})
+    classes = max(2, len(names))
     checked, right = Counter(by for by, _ in known), Counter(by for by, fine in known if fine)
     for unit, times in alike.items():
         for by, _ in unit:
             checked[by] += times
-    accuracy = dict.fromkeys(checked, _RIGHT / (_RIGHT + _WRONG))
+    accuracy = dict.fromkeys(checked, _RIGHT / _PRIOR)
     for _ in range(_ROUNDS):
         expected = {by: float(right[by]) for by in checked}
         for unit, times in alike.items():
             chances = _chances(unit, accuracy, classes)
             for by, name in unit:
                 expected[by] += times * chances[name]
-        new = {by: (expected[by] + _RIGHT) / (checked[by] + _RIGHT + _WRONG) for by in checked}
+        new = {by: (expected[by] + _RIGHT) / (checked[by] + _PRIOR) for by in checked}
         moved = max((abs(new[by] - accuracy[by]) for by in new), default=0.0)
         accuracy = new
         if moved < _STILL:
             break
-    return {by: Skill(accuracy[by], checked[by]) for by in accuracy}
+    confusion = _confusion(alike, accuracy, names)
+    return {by: Skill(accuracy[by], checked[by], confusion.get(by, {})) for by in accuracy}
 
 
-def _chances(votes: Sequence[tuple[str, Value]], accuracy: Mapping[str, float], classes: int) -> dict[str, float]:
-    """Of each class that somebody voted for, to be the true one."""
-    log = {word(value): 0.0 for _, value in votes}
-    rest = 0.0  # of each class that nobody voted for
-    for by, value in votes:
-        a = accuracy.get(by, _RIGHT / (_RIGHT + _WRONG))
+def _confusion(
+    alike: Mapping[tuple[tuple[str, str], ...], int], accuracy: Mapping[str, float], names: Sequence[str]
+) -> dict[str, Confusion]:
+    """Of each labeler, from votes alike and how often they came; what has too few of them is left to the accuracy."""
+    classes = max(2, len(names))
+    found: dict[str, Confusion] = {}
+    for _ in range(_ROUNDS):
+        counts: dict[str, dict[str, Counter[str]]] = {}  # expected: by labeler, true class and label
+        for unit, times in alike.items():
+            chances = _chances(unit, accuracy, classes, found)
+            for by, said in unit:
+                for truth, chance in chances.items():
+                    counts.setdefault(by, {}).setdefault(truth, Counter())[said] += times * chance  # type: ignore[assignment]
+        new: dict[str, Confusion] = {}
+        for by, rows in counts.items():
+            other = (1 - accuracy[by]) / (classes - 1)
+            enough = {truth: row for truth, row in rows.items() if math.fsum(row.values()) >= ENOUGH}
+            new[by] = {
+                truth: {
+                    said: (row[said] + _PRIOR * (accuracy[by] if said == truth else other))
+                    / (math.fsum(row.values()) + _PRIOR)
+                    for said in names
+                }
+                for truth, row in enough.items()
+            }
+        still = all(_near(found.get(by, {}), rows) for by, rows in new.items())
+        found = new
+        if still:
+            break
+    return found
+
+
+def _near(old: Confusion, new: Confusion) -> bool:
+    """Whether no chance moved by more than `_NEARLY`."""
+    return old.keys() == new.keys() and all(
+        abs(old[truth][said] - chance) < _NEARLY for truth, row in new.items() for said, chance in row.items()
+    )
+
+
+def _chances(
+    votes: Sequence[tuple[str, Value]],
+    accuracy: Mapping[str, float],
+    classes: int,
+    confusion: Mapping[str, Confusion] = {},
+) -> dict[str, float]:
+    """Of each class that somebody voted for, or whose confusion by one of them is known, to be the true one."""
+    said = [(by, word(value)) for by, value in votes]
+    names = dict.fromkeys(name for _, name in said)
+    names |= dict.fromkeys(name for by, _ in said for name in confusion.get(by, {}))
+    log = dict.fromkeys(names, 0.0)
+    rest = 0.0  # of each other class
+    for by, label in said:
+        a = accuracy.get(by, _RIGHT / _PRIOR)
         right, wrong = math.log(a), math.log((1 - a) / (classes - 1))
         rest += wrong
+        rows = confusion.get(by, {})
         for name in log:
-            log[name] += right if name == word(value) else wrong
+            row = rows.get(name)
+            chance = None if row is None else row.get(label)
+            log[name] += math.log(chance) if chance else right if name == label else wrong
     top = max(*log.values(), rest)
     weights = {name: math.exp(each - top) for name, each in log.items()}
     total = sum(weights.values()) + max(0, classes - len(weights)) * math.exp(rest - top)
