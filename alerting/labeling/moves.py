@@ -91,15 +91,17 @@ def extended(task: LabelTask, token: str, until: float) -> LabelTask:
 
 
 def over(task: LabelTask, now: float) -> LabelTask:
-    """Its lease ran out: Leased -> In queue, or Unclear after `ATTEMPTS`; In review -> To review."""
+    """Its lease ran out: Leased -> In queue, or given up after `ATTEMPTS`; In review -> To review."""
     if task.lease is None or task.lease.until > now:
         return task
     owner = task.lease.owner
     if task.reviewing_status is Reviewing.IN_REVIEW:
         return replace(task, reviewing_status=Reviewing.TO_REVIEW, reviewer=_NOBODY, lease=None, rev=task.rev + 1)
     attempts = task.attempts + 1
-    status = Status.UNCLEAR if attempts >= ATTEMPTS else Status.IN_QUEUE
-    return _moved(task, now, owner, status, "the lease ran out", labeler=_NOBODY, lease=None, attempts=attempts)
+    task = replace(task, lease=None, attempts=attempts)
+    if attempts >= ATTEMPTS:
+        return _given_up(task, now, owner, "the lease ran out")
+    return _moved(task, now, owner, Status.IN_QUEUE, "the lease ran out", labeler=_NOBODY)
 
 
 def answered(
@@ -139,16 +141,17 @@ def retracted(task: LabelTask, token: str, now: float) -> LabelTask:
 
 
 def skipped(task: LabelTask, token: str, by: str, now: float, reason: str, *, owner: str = "") -> LabelTask:
-    """Leased -> In queue, or Unclear after `SKIPS` people; the same task when the lease has passed on."""
+    """Leased -> In queue, or given up after `SKIPS` people; the same task when the lease has passed on."""
     lease = task.lease
     if task.labeling_status is not Status.LEASED or lease is None:
         return task
     if lease.token != token and not (owner and lease.owner == owner):
         return task
     skips = (*task.skips, Skip(by, now, cut(reason, _REASON)))
-    unclear = len({skip.by for skip in skips}) >= SKIPS
-    status = Status.UNCLEAR if unclear else Status.IN_QUEUE
-    return _moved(task, now, by, status, reason, labeler=_NOBODY, lease=None, skips=skips)
+    task = replace(task, lease=None, skips=skips)
+    if _refused(skips):
+        return _given_up(task, now, by, reason)
+    return _moved(task, now, by, Status.IN_QUEUE, reason, labeler=_NOBODY)
 
 
 def released(task: LabelTask, now: float) -> LabelTask:
@@ -168,8 +171,11 @@ def reweighed(task: LabelTask, tau: float | None) -> LabelTask:
 
 
 def rechecked(task: LabelTask, now: float) -> LabelTask:
-    """Done -> In queue, for one label more. The final label stays until there is a new one."""
+    """Done -> In queue, for one label more; not if that was given up before. The final label stays until there is a
+    new one."""
     if task.labeling_status is not Status.DONE or task.known or task.reviewing_status is not Reviewing.NONE:
+        return task
+    if task.attempts >= ATTEMPTS or _refused(task.skips):
         return task
     need, place = sum(not a.late for a in task.labels) + 1, Place(Turn.RECHECK, now / 3600)
     return _moved(task, now, "", Status.IN_QUEUE, "recheck", need=need, place=place, attempts=0, expires_at=None)
@@ -266,6 +272,18 @@ def _moved(task: LabelTask, now: float, by: str, status: LabelingStatus, why: st
     move = Move(now, by, status.value, cut(why, _REASON))
     history = (*task.history, move)[-_HISTORY:]
     return replace(task, labeling_status=status, history=history, rev=task.rev + 1, **changes)
+
+
+def _refused(skips: Sequence[Skip]) -> bool:
+    return len({skip.by for skip in skips}) >= SKIPS
+
+
+def _given_up(task: LabelTask, now: float, by: str, why: str) -> LabelTask:
+    """Unclear; but where another label was asked for of one that has a final label, that stands."""
+    if task.final is None:
+        return _moved(task, now, by, Status.UNCLEAR, why, labeler=_NOBODY)
+    votes = [a for a in task.labels if not a.late]
+    return _moved(task, now, by, Status.DONE, why, labeler=votes[-1].by if votes else _NOBODY, need=len(votes))
 
 
 def _weighed(

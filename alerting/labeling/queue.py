@@ -620,7 +620,11 @@ class LabelQueue:
         done = self._store.find(
             Wanted(dataset=name, statuses=(LabelingStatus.DONE,), final_from=0.0, known=False), _CHUNK, newest=True
         )
-        once = [task for task in done if sum(not a.late for a in task.labels) < self.rules.most_labels]
+        once = [
+            task
+            for task in done
+            if sum(not a.late for a in task.labels) < self.rules.most_labels and moves.rechecked(task, now) is not task
+        ]
         once.sort(key=lambda task: (1.0 if task.agreement is None else task.agreement.raw, len(task.labels)))
         return sum(self._move(task.id, now, lambda t: moves.rechecked(t, now)) for task in once[:missing])
 

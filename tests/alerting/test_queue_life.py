@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from alerting.labeling.moves import LABELS
+from alerting.labeling.moves import ATTEMPTS, LABELS
 from alerting.labeling.queue import SLOW, LabelQueue
 from alerting.labeling.rules import Purse, QueueRules
 from alerting.labeling.task import (
@@ -403,6 +403,26 @@ def test_with_nothing_else_left_the_labeled_are_looked_at_again_by_others(opened
     assert again.final is not None
     assert (again.labeling_status, again.final.value, len(again.labels)) == ("Done", "can", 2)
     assert [final.task for final in queue.finals(9)] == [again.id]
+
+
+def test_a_label_that_nobody_wants_to_look_at_again_stands(opened: Open) -> None:
+    queue = opened(LIMITED)
+    queue.put([task(1), task(2)], BATCH, NOW)
+    for _ in range(2):
+        label(queue, "ann", "can")
+    assert queue.claim("bob", NOW, 60) is None
+    assert queue.tend(NOW).rechecks == 2
+    for i in range(ATTEMPTS):
+        claim(queue, "bob", NOW + 100 * i)
+        claim(queue, "bob", NOW + 100 * i)
+    queue.acknowledge(queue.finals(9))
+    later = NOW + 100 * ATTEMPTS
+    assert queue.tend(later).over == 2
+    for name in (task(1).id, task(2).id):
+        there = found(queue, name)
+        assert there.final is not None
+        assert (there.labeling_status, there.final.value, there.labeler, there.need) == ("Done", "can", "ann", 1)
+    assert {final.label for final in queue.finals(9)} == {"can"}
 
 
 def test_what_nobody_labels_in_time_expires_and_what_somebody_did_is_done(opened: Open) -> None:
