@@ -3,7 +3,10 @@
 *Integrity*: labelers and the daemon's writer (which puts every draw twice, as a re-delivery does) are processes, killed
 -9 at random and started again, until so many leases were given. Each process writes down what it was told, line by
 line, before it goes on; afterwards these lines and the documents must tell the same: no token was given to two, no two
-held a task at one time, no accepted label is missing, every task is in a legal state and there once.
+held a task at one time, no accepted label or review is missing, every task is in a legal state and there once, and the
+daemon was told the label that stands. With `--rules full` a tenth is labeled twice whatever the first says, labelers
+disagree on one task in eight, a fifth is reviewed, half of each draw waits in reserve, and what is done is asked for
+again as the queue runs low; the purse must have paid for no more than what came back.
 *Latency*: with 100,000 open tasks, 16 labelers of one claim a second each; a person takes longer. Beside it, by
 the same labelers at the same pace, the least that a lease can be on that store: one update of one of 1,000 documents by
 its id; and `SPIN` ms of CPU with no store at all. What these take at their slowest is the machine's doing, not the
@@ -11,7 +14,8 @@ queue's; the CPU time of a claim tells what it costs on any.
 *Week*: three labelers on a driven clock, draws every minute but for a feed gap of six hours and a retrain of two hours
 a day without scores; how long a labeler stood idle while the purse had room.
 
-    python -m benchmarks.queue [--leases 100000] [--store sqlite|mongo] [--part integrity|latency|week] [--url mongodb://...]
+    python -m benchmarks.queue [--leases 100000] [--store sqlite|mongo] [--part integrity|latency|week]
+        [--rules simple|full] [--url mongodb://...]
 
 Without `--url` the store `mongo` is mongo-java-server on an H2 file, as the tests install it.
 """
@@ -45,19 +49,30 @@ from alerting.labeling.task import (
     LabelingStatus,
     LabelTask,
     ModelRef,
+    Opinion,
     Outcome,
     Prediction,
+    ReviewingStatus,
     Select,
+    Turn,
     drawn_at,
     task_id,
 )
 
 LABELERS = 16
+REVIEWING = 0.1  # share of a labeler's turns in which it looks for something to review
+DISSENT = 0.125  # share of labels that are another class
+BACK = "look again"  # what a reviewer says, who may send it back
 LEASE = 5.0  # seconds; a labeler that was killed loses its task after this
 DRAW = 500  # tasks of a draw
-PATIENCE = 30.0  # seconds without a lease after which the rest is called unreachable
+PATIENCE = 90.0  # seconds without a lease after which the rest is called unreachable; what a killed daemon was about to
+# release from the reserve is looked at again after 60
 MODEL = ModelRef("shelf", "3")
 DAY, HOUR = 86400.0, 3600.0
+RULES = {
+    "simple": QueueRules(overlap=0.0, review=0.0, known_share=0.0, recheck=False),
+    "full": QueueRules(overlap=0.1, review=0.2, known_share=0.0, purse=Purse(per_month=10**7)),  # a limit, never met
+}
 
 
 def tasks_of(draw: int, size: int, now: float, *, reserve: int = 0) -> tuple[list[LabelTask], LabelBatch]:
@@ -91,7 +106,7 @@ def tasks_of(draw: int, size: int, now: float, *, reserve: int = 0) -> tuple[lis
 class Told(NamedTuple):
     """A line of a process's own record, on the disk before it goes on."""
 
-    what: str  # "lease", "asking" or "skipping" (what is about to be done), or the outcome of the answer
+    what: str  # "lease", "asking", "skipping" or "judging" (what is about to be done), or the outcome of it
     at: float
     task: str
     token: str
@@ -108,6 +123,15 @@ def work(options: QueueOptions, name: str, record: Path) -> None:
 
         while True:
             try:
+                if rng.random() < REVIEWING and (task := queue.review_next(name, time.time(), LEASE)) and task.lease:
+                    tell("lease", time.time(), task.id, task.lease.token, task.lease.until)
+                    if rng.random() < 0.02:
+                        continue
+                    tell("judging", time.time(), task.id, task.lease.token)
+                    opinion = rng.choices(list(Opinion), [6, 3, 1])[0]
+                    judged = queue.review(task.id, task.lease.token, opinion, name, time.time(), "crate", BACK)
+                    tell(f"judged {judged}", time.time(), task.id, task.lease.token)
+                    continue
                 task = queue.claim(name, time.time(), LEASE)
                 if task is None or task.lease is None:
                     time.sleep(0.2)
@@ -120,20 +144,24 @@ def work(options: QueueOptions, name: str, record: Path) -> None:
                     queue.skip(task.id, task.lease.token, name, time.time(), "blurred")
                     continue
                 tell("asking", time.time(), task.id, task.lease.token)
-                outcome = queue.submit(task.id, task.lease.token, "box", name, time.time())
+                said = "jar" if rng.random() < DISSENT else "box"
+                outcome = queue.submit(task.id, task.lease.token, said, name, time.time())
                 tell(outcome.value, time.time(), task.id, task.lease.token)
             except QueueError:
                 time.sleep(0.05)
 
 
 def write(options: QueueOptions, leases: int, record: Path) -> None:
-    """The daemon's side: puts every draw twice, tends, and takes over final labels."""
-    queue = options.open()
-    with record.open("a", buffering=1) as lines:
-        draws = math.ceil(leases / DRAW)
-        for draw in range(draws):
+    """The daemon's side: puts every draw twice, tends, and takes over final labels. Like an outbox it begins again with
+    the first draw that was not acknowledged."""
+    queue, puts = options.open(), record.with_name("draws put")
+    with record.open("a", buffering=1) as lines, puts.open("a+", buffering=1) as acknowledged:
+        acknowledged.seek(0)
+        reserve = DRAW // 2 if options.rules.purse.limited else 0
+        for draw in range(len(acknowledged.readlines()), _draws(options, leases)):
             for _ in range(2):
-                queue.put(*tasks_of(draw, DRAW, 0.0), time.time())
+                queue.put(*tasks_of(draw, DRAW - reserve, 0.0, reserve=reserve), time.time())
+            acknowledged.write(f"{draw}\n")
         while True:
             queue.tend(time.time())
             while finals := queue.finals(500):
@@ -141,6 +169,11 @@ def write(options: QueueOptions, leases: int, record: Path) -> None:
                     lines.write(json.dumps([final.task, final.rev, final.label]) + "\n")
                 queue.acknowledge(finals)
             time.sleep(1.0)
+
+
+def _draws(options: QueueOptions, leases: int) -> int:
+    """How many feed so many leases; of rechecked tasks each takes two or three."""
+    return math.ceil(leases / DRAW * (0.4 if options.rules.recheck else 1.0))
 
 
 def integrity(
@@ -185,67 +218,103 @@ def integrity(
 
 def audit(options: QueueOptions, leases: int, records: list[Path], taken_over: Path) -> dict[str, Any]:
     """What the records and the documents say of each other; zeroes where they agree."""
-    told = [Told(*fields) for record in records for fields in _lines(record)]
-    held: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    ended: dict[str, float] = {}
-    for line in told:
-        if line.what in ("accepted", "asking", "skipping"):
-            ended[line.token] = line.at
+    told = {record.name: [Told(*fields) for fields in _lines(record)] for record in records}
+    every = [line for lines in told.values() for line in lines]
+    by_what: dict[str, dict[str, Told]] = defaultdict(dict)
     owners: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        for fields in _lines(record):
-            line = Told(*fields)
-            if line.what == "lease":
-                owners[line.token].add(record.name)
-                held[line.task].append((line.at, min(line.until, ended.get(line.token, line.until)), line.token))
-    double = 0
-    for spans in held.values():
-        spans.sort()
-        double += sum(after[0] < before[1] - 0.001 for before, after in pairwise(spans))
+    for name, lines in told.items():
+        for line in lines:
+            by_what[line.what][line.token] = line
+            owners[line.token].add(name)
+    accepted, judged = by_what[Outcome.ACCEPTED], by_what[f"judged {Outcome.ACCEPTED}"]
+    asked = [*by_what["asking"].values(), *by_what["judging"].values(), *by_what["skipping"].values()]
+    ended = {line.token: line.at for line in asked}  # or later
+    held: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in by_what["lease"].values():
+        held[line.task].append((line.at, min(line.until, ended.get(line.token, line.until))))
+    double = sum(after[0] < before[1] - 0.001 for spans in held.values() for before, after in pairwise(sorted(spans)))
     queue = options.open()
     far = time.time() + 60
     for _ in range(3):
         queue.tend(far)  # what the killed left half done
-    final: dict[str, int] = dict.fromkeys((fields[0] for fields in _lines(taken_over)), 1)
+    final: dict[str, tuple[int, Any]] = {}
+    for name, rev, label in _lines(taken_over):
+        final[name] = max(final.get(name, (-1, None)), (rev, label), key=lambda told: told[0])
     while finals := queue.finals(500):
         for each in finals:
-            final[each.task] = 1
+            final[each.task] = each.rev, each.label
         queue.acknowledge(finals)
-    draws = math.ceil(leases / DRAW)
+    answers: dict[str, set[str]] = defaultdict(set)
+    last: dict[str, Told] = {}
+    for line in accepted.values():
+        answers[line.task].add(line.token)
+    for line in judged.values():
+        last[line.task] = max(last.get(line.task, line), line, key=lambda review: review.at)
+    lost = unjudged = illegal = untold = untrue = there = 0
+    draws = _draws(options, leases)
     ids = [task_id("demo", MODEL.name, f"event {draw} {i}") for draw in range(draws) for i in range(DRAW)]
-    accepted = {line.token: line.task for line in told if line.what == Outcome.ACCEPTED}
-    asked = {line.token for line in told if line.what == "asking"}
-    by_task: dict[str, set[str]] = defaultdict(set)
-    for token, name in accepted.items():
-        by_task[name].add(token)
-    lost = illegal = untold = 0
     for task in (task for name in ids if (task := queue.get(name)) is not None):
-        tokens = {answer.token for answer in task.labels if not answer.late}
-        lost += len(by_task[task.id] - tokens)
-        illegal += not _legal(task) or not tokens <= asked
-        untold += task.labeling_status is LabelingStatus.DONE and task.id not in final
-    census = queue.progress("demo", far).counts
+        there += 1
+        again = any(move.why == BACK for move in task.history)  # from then on its labels count no more
+        lost += len(answers[task.id] - {answer.token for answer in task.labels if again or not answer.late})
+        review = last.get(task.id)
+        unjudged += review is not None and (task.review is None or task.review.at < review.at - LEASE)
+        mine = {answer.token for answer in task.labels if not answer.late}
+        illegal += not _legal(task) or not mine <= by_what["asking"].keys()
+        if task.labeling_status is LabelingStatus.DONE and task.final is not None:
+            untold += task.id not in final or final[task.id][1] != task.final.value
+        batch = queue.batch(task.select.batch)
+        if task.labeling_status is not LabelingStatus.IN_RESERVE and batch is not None:
+            untrue += task.select.pi != (1.0 if batch.tau is None else min(1.0, batch.tau))
+    # who was killed while it asked does not know: it is paid for, or not
+    unknown = (by_what["asking"].keys() | by_what["judging"].keys()) - {
+        line.token for line in every if line.what.endswith(tuple(Outcome))
+    }
+    progress = queue.progress("demo", far)
+    paid, sure = progress.asked["month"], len(accepted) + len(judged)
     queue.close()
     return {
         "shared tokens": sum(len(who) > 1 for who in owners.values()),
         "double leases": double,
         "lost labels": lost,
+        "lost reviews": unjudged,
         "illegal tasks": illegal,
         "labels never told": untold,
-        "tasks beside those put": sum(census.values()) - len(ids),
-        "census": census,
+        "untrue probabilities": untrue,
+        "tasks beside those put": sum(progress.counts.values()) - len(ids),
+        "lost tasks": len(ids) - there,
+        "paid for nothing": max(0, paid - sure - len(unknown)),
+        "not paid for": max(0, sure - paid),
+        "reviews": len(judged),
+        "labels": len(accepted),
+        "census": progress.counts,
     }
 
 
 def _legal(task: LabelTask) -> bool:
     votes = [a for a in task.labels if not a.late]
+    again = task.place.turn is Turn.RECHECK  # its label stands until there is a new one
+    reviewing = task.reviewing_status is ReviewingStatus.IN_REVIEW
+    if len({a.by for a in votes}) < len(votes):
+        return False
     match task.labeling_status:
         case LabelingStatus.IN_QUEUE:
-            return task.lease is None and task.final is None and len(votes) < task.need
+            return task.lease is None and (again or task.final is None) and len(votes) < task.need
+        case LabelingStatus.IN_RESERVE:
+            return task.lease is None and task.final is None and not votes
         case LabelingStatus.LEASED:
-            return task.lease is not None and task.final is None
+            return task.lease is not None and (again or task.final is None) and len(votes) < task.need
+        case LabelingStatus.DISAGREED:
+            waits = task.reviewing_status is ReviewingStatus.TO_REVIEW
+            return (waits or reviewing) and reviewing == (task.lease is not None) and len(votes) >= task.need
         case LabelingStatus.DONE:
-            return task.lease is None and task.final is not None and len(votes) >= task.need
+            judged = task.review is not None and task.review.opinion is not Opinion.SEND_BACK
+            return (
+                reviewing == (task.lease is not None)
+                and task.final is not None
+                and len(votes) >= task.need
+                and (not judged or task.review is None or task.review.by not in {a.by for a in votes})
+            )
         case LabelingStatus.UNCLEAR:
             return task.lease is None and task.final is None
         case _:
@@ -418,22 +487,22 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=60, help="of each labeler, for the latency")
     parser.add_argument("--kills", type=float, default=3.0, help="seconds between two kills")
     parser.add_argument("--store", choices=("sqlite", "mongo"))
+    parser.add_argument("--rules", choices=RULES, default="simple", help="of the integrity run")
     parser.add_argument("--part", choices=("integrity", "latency", "week"))
     parser.add_argument(
         "--url", help="of a MongoDB server of your own, for the store mongo; its databases are left there"
     )
     given = parser.parse_args()
-    simple = QueueRules(overlap=0.0, review=0.0, known_share=0.0, recheck=False)
     for kind in ("sqlite", "mongo") if given.store is None else (given.store,):
         with tempfile.TemporaryDirectory() as place, stores(kind, Path(place), given.url) as options:
             if given.part in (None, "integrity"):
-                found = integrity(options("integrity", simple), given.leases, Path(place), given.kills)
-                print(kind, "integrity", found, flush=True)
+                found = integrity(options("integrity", RULES[given.rules]), given.leases, Path(place), given.kills)
+                print(kind, "integrity", given.rules, found, flush=True)
             if given.part in (None, "latency"):
                 print(
                     kind,
                     "latency",
-                    latency(options("latency", simple), given.open, given.claims, Path(place)),
+                    latency(options("latency", RULES["simple"]), given.open, given.claims, Path(place)),
                     flush=True,
                 )
             if given.part in (None, "week"):
