@@ -114,7 +114,7 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> S
     config.write_text(_CONFIG.format(port=port, trainer=trainer, home=home, people=_people(tokens), signing=signing))
     truths.touch()
     serve = [
-        "-m", "monitor.demo.server", "--rows", str(rows), "--truths", str(truths), "--keys", str(keys), "--url", url,
+        "monitor.demo.server", "--rows", str(rows), "--truths", str(truths), "--keys", str(keys), "--url", url,
         "--behind", str(behind), "--port", str(trainer), "--start", str(start), "--speed", str(speed),
         "--seed", str(seed),
     ]  # fmt: skip
@@ -129,7 +129,7 @@ def _play(out: Console, home: Path, *, once: bool, seed: int, speed: float) -> S
         with _waiting(out, "building the reference: driftd reference build"):
             _build_reference(rows, home / "reference")
         with (
-            _running("daemon", ["-m", "monitor", "run", "-c", str(config)], home) as daemon,
+            _running("daemon", ["monitor", "run", "-c", str(config)], home) as daemon,
             Labelers([Api(address, tokens[name]) for name in _LABELERS], known) as labelers,
         ):
             try:
@@ -146,7 +146,7 @@ def _people(tokens: Mapping[str, str]) -> str:
 
 
 class Child:
-    """A process of the story, its output in a file."""
+    """A module that runs in a process of its own, its output in a file. It ends with us, even where we are killed."""
 
     def __init__(self, name: str, arguments: list[str], home: Path) -> None:
         self.name = name
@@ -155,8 +155,8 @@ class Child:
             # A session of its own: Ctrl-C reaches us alone, and we stop the parts in their order.
             # One thread of arithmetic: more would fight on two cores, and a sum's last bit would depend on how many.
             self._process = subprocess.Popen(  # noqa: S603  # our own modules
-                [sys.executable, *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, "-m", "monitor.demo.bound", *arguments],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
 
@@ -176,6 +176,8 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin is not None:  # not before: the daemon would take it for a second signal, and hurry
+            self._process.stdin.close()
 
 
 @contextmanager
