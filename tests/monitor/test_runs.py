@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+from urllib.request import Request as Post
+from urllib.request import urlopen
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +23,7 @@ from alerting.targets.webhook import RetrainingWebhook
 from monitor.log import Full
 from monitor.metrics import Meters
 from monitor.runs import Runs
+from tests.services.daemon import ROOT, Daemon
 from tests.services.web import Answer, Receiver
 
 SENT = Request(
@@ -153,3 +160,58 @@ def test_a_target_without_runs_or_that_is_not_to_be_followed_is_left_alone(recei
     quiet = Airflow(url=receiver.url, dag="d", follow=0.0)
     Followed(receiver, SENT, targets=[RetrainingWebhook(url=receiver.url), quiet]).round()
     assert receiver.calls == []
+
+
+# -- by a daemon
+
+CONFIG = {
+    "models": [{
+        "name": "shelf", "reference": {"learn": 500}, "labels": None,
+        "retraining": {"mode": "automatic", "every": "1m", "gates": {"max_age": "2m"}},
+    }],
+    "window": {"size": "10s", "lateness": "1s"},
+    "alerts": {"backoff": {"first": "50ms", "longest": "500ms"}},
+}  # fmt: skip
+
+
+def test_a_daemon_asks_follows_and_tells(tmp_path: Path, receiver: Receiver) -> None:
+    """The request is made for the version's age; while it waits for an answer, the target's are empty, and refused."""
+    target = {"kind": "airflow", "url": receiver.url, "dag": "retrain", "version": 2, "follow": "100ms"}
+    rng = random.Random(1)
+
+    def events(first: int, count: int) -> None:
+        lines = (
+            {"id": f"e{n}", "time": 1_790_000_000 + n / 10, "model": "shelf", "inputs": {"weight": rng.gauss(0, 1)},
+             "outputs": {"label": rng.choice(["can", "jar"]), "scores": [0.6, 0.4]}}
+            for n in range(first, first + count)
+        )  # fmt: skip
+        body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        with urlopen(Post(f"{daemon.url}/v1/events", body, {"Content-Type": "application/x-ndjson"})):
+            pass
+
+    def request() -> dict[str, Any]:
+        return dict(next(iter(daemon.model()["renewal"]["requests"]), {"status": "none"}))
+
+    with Daemon(tmp_path, {**CONFIG, "retraining_targets": [target]}) as daemon:
+        for first in range(0, 3500, 500):
+            events(first, 500)
+            daemon.judged(first // 500 * 500 + 300)
+        daemon.wait(lambda: request()["status"] == "sent", 60, "a request")
+        daemon.wait(lambda: any(call.method == "POST" for call in receiver.calls), 60, "a post")
+        receiver.answers.append(Answer(body=b'{"state": "running"}'))
+        daemon.wait(lambda: request()["status"] == "started", 60, "a run")
+        running = (("state", "running"), ("target", "airflow"))
+        assert daemon.series("driftd_retraining_runs")[running] == 1
+        failed = (Answer(body=b'{"state": "failed"}'), Answer(body=b'{"task_instances": [{"task_id": "train"}]}'))
+        receiver.answers.extend(failed)
+        daemon.wait(lambda: request()["status"] == "failed", 60, "its failure")
+        assert request()["run"].startswith("airflow: driftd__")
+        assert request()["said"] == "airflow: failed: train"
+        events(3500, 300)
+        daemon.wait(lambda: any(a["check"] == "retraining" for a in daemon.model()["alerts"]), 60, "an alert")
+        listed = subprocess.run(
+            [sys.executable, "-m", "monitor", "retraining", "list", "-c", str(tmp_path / "driftd.yaml")],
+            cwd=ROOT, env={"PYTHONPATH": str(ROOT), "HOME": "/"}, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert "airflow: failed: train" in listed
+    assert [call.method for call in receiver.calls].count("POST") == 1, "one run for one cause"
