@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import random
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -14,7 +16,8 @@ from msgspec.structs import replace
 
 from alerting.alert import Alert, Ruling, Severity, Verdict
 from alerting.labeling.task import Draw as TaskDraw
-from alerting.labeling.task import LabelingStatus, LabelTask, Part
+from alerting.labeling.task import LabelingStatus, Labels, LabelTask, Part, Returned
+from alerting.lifecycle import AlertOptions
 from detectors.core import Batch, Floats, Role, category, concat, from_columns, number, text, vector
 from detectors.encode import decode, encode
 from detectors.failing import Search
@@ -23,8 +26,16 @@ from detectors.reference import Reference, build_from, describe
 from detectors.registry import default_scorers
 from detectors.selection import Novelty, Pools, TopK
 from monitor.budget import BudgetOptions, Purse
-from monitor.event import Partition
-from monitor.exchange import Partial
+from monitor.config import parse
+from monitor.decode import Own
+from monitor.decode.columns import infer, to_batch
+from monitor.event import Event, Partition, Record
+from monitor.exchange import Partial, Told, from_bytes
+from monitor.ingest import Ingest
+from monitor.judge import Effects, Judge
+from monitor.log import MemoryLog
+from monitor.metrics import Meters
+from monitor.plan import plans
 from monitor.sampling import Offer, SamplingOptions
 from monitor.tasks import Lift, Sampler, Sampling
 
@@ -448,3 +459,71 @@ def test_a_buffer_that_waits_for_tokens_stays_as_small_as_a_draw() -> None:
         loop.run(rows(50, i), alerts=[alert(f"c{i}")])
         sizes.append(len(encode(loop.sampler.state)))
     assert max(sizes[20:]) < 1.3 * sizes[19]
+
+
+# -- through both stages
+
+BOTH = json.dumps(
+    {
+        "models": [
+            {
+                "name": "shelf", "labels": None, "checks": [{"detector": "missing"}], "retraining": None,
+                "sampling": {"per_hour": 7200, "within": "10s", "at_least": 20, "most": 20},
+                "accuracy": {"span": "1m", "patience": "1m"},
+            }
+        ],
+        "window": {"size": "10s", "lateness": "1s"},
+    }
+)  # fmt: skip
+
+
+def test_once_labels_show_that_a_slice_fails_its_events_are_drawn_more() -> None:
+    """A model without scores: every event is wanted alike, but for the aisle in which it errs."""
+    models, meters, exchange, rng = plans(parse(BOTH)), Meters(), MemoryLog(), random.Random(1)
+    said = [
+        Event(id=f"{aisle}{i}", time=i / 10, inputs={"aisle": aisle}, label=rng.choice(["can", "jar"]))
+        for i, aisle in enumerate(rng.choices("abcd", k=9_000))
+    ]
+    schema = infer(said[:500])
+    learned = build_from(
+        "shelf", to_batch(said[:500], schema), {}, roles={s.name: s.role for s in schema}, source="test", created=0.0
+    )
+    judge = Judge(
+        models, window=WINDOW, alerts=AlertOptions(), references=lambda _: learned, learned=lambda _: None,
+        clock=lambda: 0.0, meters=meters,
+    )  # fmt: skip
+    ingest = Ingest(
+        "test", decoder=Own().open(), models=models, options=parse(BOTH).window, references=lambda _: learned,
+        send=exchange.append, save=lambda *_: None, load=lambda _: None, set_aside=lambda *_: None, meters=meters,
+    )  # fmt: skip
+    ingest.gain(ORIGIN)
+    sizes: list[dict[str, float]] = []  # by aisle, of each draw
+    for at in range(0, len(said), 100):
+        ingest.take(ORIGIN, [
+            Record(
+                json.dumps({"id": e.id, "time": e.time, "model": "shelf", "inputs": e.inputs,
+                            "outputs": {"label": e.label}}).encode(),
+                offset=at + i, timestamp=int(e.time * 1000),
+            )
+            for i, e in enumerate(said[at : at + 100])
+        ])  # fmt: skip
+        effects = Effects()
+        for offset, data in exchange.read(exchange.start, max_bytes=1 << 40):
+            judge.take(from_bytes(data), effects)
+            exchange.trim(offset + 1)
+        drawn = [(t, draw.batch.id) for draw in effects.draws for t in draw.tasks if t.select.pi is not None]
+        labels = tuple(
+            Returned(
+                task=t.id, event=t.event.id, time=t.event.time, model="shelf", version="", part=t.select.part,
+                strategy="", batch=batch, pi=t.select.pi, rank=t.select.rank or 0, answer=t.prediction.label,
+                confidence=None, at=t.event.time or 0.0, inputs=t.inputs, rev=1, size=t.select.size,
+                label="box" if t.event.id.startswith("c") and rng.random() < 0.7 else t.prediction.label,
+            )
+            for t, batch in drawn
+        )  # fmt: skip
+        judge.take(Told(f"told-{at}", "shelf", Labels(labels)), effects)
+        sizes.append({t.event.id[0]: t.select.size or 0.0 for t, _ in drawn})
+    first, last = sizes[1], sizes[-2]
+    assert set(first.values()) == {1.0}
+    assert last["c"] > 1.3
+    assert max(size for aisle, size in last.items() if aisle != "c") < 1.0
