@@ -14,6 +14,7 @@ same with a hundred tasks waiting as with a million.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -180,6 +181,20 @@ class Period(msgspec.Struct):
         self.in_month -= then.month == self.month and self.in_month > 0
 
 
+class Ahead(NamedTuple):
+    """Times in UTC seconds before which a look at all documents finds nothing."""
+
+    since: float  # from when on tasks wait
+    due: float  # of the first SLA
+    expires_at: float  # of the first document that may go
+
+    def sooner(self, other: Ahead) -> Ahead:
+        return Ahead(*map(min, self, other))
+
+
+NEVER = Ahead(math.inf, math.inf, math.inf)
+
+
 class Desk(msgspec.Struct):
     """One dataset's service. Plain data; whoever changes it has it alone."""
 
@@ -195,6 +210,11 @@ class Desk(msgspec.Struct):
     classes: int = 2  # that labels were seen of
     low: int = 0  # ready tasks below which reserves are released; 0: nobody labels
     looked: float = 0.0  # UTC seconds of the last slow look at the documents
+    ahead: Ahead = Ahead(0.0, 0.0, 0.0)
+    look: str = ""  # a name of the last slow look; another one may have begun meanwhile
+    meanwhile: Ahead = NEVER  # of what was moved since it began
+    given: int = 0  # answers
+    learned: int = -1  # how many had been given when `accuracy` was worked out
 
     def line(self, name: str) -> Line:
         return self.lines.setdefault(name, Line())
@@ -267,10 +287,24 @@ class Desk(msgspec.Struct):
         """Nobody works on it any more; with no answer its label was not asked for."""
         taken = self.taken.pop(name, None)
         if answered:
+            self.given += 1
             self.answers = [at for at in (*self.answers[-_RECENT + 1 :], now) if at > now - HOUR]
         elif taken is not None and taken.paid:
             self.period.at(now)
             self.period.refund(taken.paid)
+
+    def foresee(self, ahead: Ahead) -> None:
+        """A task was moved."""
+        self.ahead, self.meanwhile = self.ahead.sooner(ahead), self.meanwhile.sooner(ahead)
+
+    def begin_look(self, name: str, now: float) -> None:
+        """All documents are about to be looked at. Should that fail, it is tried again after as long a time."""
+        self.looked, self.look, self.meanwhile = now, name, NEVER
+
+    def end_look(self, name: str, ahead: Ahead) -> None:
+        """What is `ahead` was found in the documents since the look began."""
+        if self.look == name:
+            self.ahead = self.meanwhile.sooner(ahead)
 
     def put(self, now: float) -> None:
         """A draw came."""

@@ -6,6 +6,7 @@ two at once, one wins and the other looks again.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure, PyMongoError
 
 from alerting.labeling import MongoQueue
-from alerting.labeling.queue import QueueError, Wanted
+from alerting.labeling.queue import QueueError, Time, Wanted
 from alerting.labeling.task import LabelBatch, LabelTask, document
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _ALONE = (
     4  # times that a state was as we left it, after which it is believed to be: labelers of one server are spared a
 )
 # round trip, and those of many machines, who find it so after each claim, do not guess in vain
-_PAUSE = 0.004  # seconds at most before another attempt at a state that others change as well; doubles 5 times
+_PAUSE = 0.25  # seconds at most before another attempt at a state that others change as well
 
 
 class MongoStore:
@@ -120,15 +121,22 @@ class MongoStore:
             found = list(self._tasks.aggregate(steps))
         return {(each["_id"]["labeling"], each["_id"]["reviewing"]): each["n"] for each in found}
 
+    def earliest(self, what: Time, wanted: Wanted) -> float:
+        field = "sla.due" if what == "due" else what
+        has: dict[str, Any] = {field: {"$gte": 0.0}}  # a document without it would be the first
+        with _told():
+            found = self._tasks.find_one(has | _filter(wanted), {field: 1}, sort=[(field, ASCENDING)])
+        return math.inf if found is None else found["sla"]["due"] if what == "due" else found[what]
+
     def remove(self, now: float) -> int:
         with _told():
             return self._tasks.delete_many({"expires_at": {"$lte": now}}).deleted_count
 
     def update(self, name: str, change: Callable[[bytes], tuple[bytes, T]]) -> T:
-        pause = _PAUSE
+        pause = 0.0
         left, alone = self._left.get(name, (None, 0))
         while True:
-            guessed = alone >= _ALONE
+            guessed, began = alone >= _ALONE, time.monotonic()
             found = left if guessed else self._state(name)
             before = found["data"] if found else b""
             data, result = change(before)
@@ -142,8 +150,9 @@ class MongoStore:
                     return result
             left, alone = None, 0
             if not guessed:
+                # as long as the attempt took, twice that the next time: a busy server is not asked oftener for it
+                pause = min(max(2.0 * pause, time.monotonic() - began), _PAUSE)
                 time.sleep(random.uniform(0.0, pause))
-                pause = min(2 * pause, 32 * _PAUSE)
 
     def _state(self, name: str) -> dict[str, Any] | None:
         with _told():

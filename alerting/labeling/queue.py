@@ -7,13 +7,14 @@ in, so a queue has no clock.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import partial, reduce
 from statistics import median
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
 from alerting.labeling import agreement, moves
-from alerting.labeling.desk import FINAL, RESERVE, REVIEW, Desk, Entry, Shelves
+from alerting.labeling.desk import FINAL, NEVER, RESERVE, REVIEW, Ahead, Desk, Entry, Shelves
 from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
     Answer,
@@ -57,6 +58,8 @@ _SOON = 60.0  # seconds after which a move whose maker died is looked at again
 _TRUST = 60.0  # seconds that labelers' accuracies are believed
 _SEEN = 10_000  # labels that agreement is worked out of
 _CHUNK = 1_000  # documents of one look
+_WAITING = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
+_OPEN = tuple(s for s in LabelingStatus if s.open)
 _DESK, _DATASETS = "desk/", "datasets"  # names of states
 
 
@@ -67,6 +70,9 @@ class QueueError(Exception):
     def __init__(self, message: str, *, retry: bool = True) -> None:
         super().__init__(message)
         self.retry = retry
+
+
+Time = Literal["since", "due", "expires_at"]  # of a document; "due" is that of its SLA
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,6 +120,9 @@ class Store(Protocol):
 
     def census(self, dataset: str) -> Mapping[tuple[str, str], int]:
         """Tasks that are no canaries by labeling and reviewing status."""
+
+    def earliest(self, what: Time, wanted: Wanted) -> float:
+        """Of the documents that fit and have it; infinite where there is none. Reads as `find` does."""
 
     def remove(self, now: float) -> int:
         """Delete documents whose `expires_at` has come; returns how many."""
@@ -629,23 +638,43 @@ class LabelQueue:
         return sum(self._move(task.id, now, lambda t: moves.rechecked(t, now)) for task in once[:missing])
 
     def _look_at_all(self, name: str, now: float) -> Counter[str]:
-        """What only the documents tell. Should a store fail at so much, it is asked again after as long a time."""
-        done = Counter[str]()
+        """What only the documents tell, where there may be anything to tell."""
+        done, look = Counter[str](), secrets.token_hex(8)
 
-        def begin(desk: Desk, _: Shelves) -> None:
-            desk.looked = now
+        def begin(desk: Desk, _: Shelves) -> tuple[Ahead, int | None]:
+            desk.begin_look(look, now)
+            return desk.ahead, desk.given if desk.given != desk.learned else None
 
-        self._desk(name, begin)
-        waiting = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
-        old = Wanted(dataset=name, arrived_by=now - self.rules.open_for, statuses=waiting, known=False)
-        for task in self._store.find(old, _CHUNK):
-            done["expired"] += self._move(task.id, now, lambda t: moves.closed(t, now, self.rules))
-            batch = self._store.get_batch(task.select.batch)
-            if batch is not None and not batch.closed:
-                done["closed"] += self._store.swap_batch(replace(batch, closed=True, rev=batch.rev + 1), batch.rev)
-        for task in self._store.find(Wanted(dataset=name, due_by=now), _CHUNK):
-            done["breached"] += self._move(task.id, now, lambda t: moves.breached(t, now))
-        done["removed"] = self._store.remove(now)
+        ahead, given = self._desk(name, begin)
+        expired_by = now - self.rules.open_for
+        if ahead.since <= expired_by or ahead.due <= now or ahead.expires_at <= now:
+            old = Wanted(dataset=name, arrived_by=expired_by, statuses=_WAITING, known=False)
+            for task in self._store.find(old, _CHUNK) if ahead.since <= expired_by else ():
+                done["expired"] += self._move(task.id, now, lambda t: moves.closed(t, now, self.rules))
+                batch = self._store.get_batch(task.select.batch)
+                if batch is not None and not batch.closed:
+                    done["closed"] += self._store.swap_batch(replace(batch, closed=True, rev=batch.rev + 1), batch.rev)
+            due = Wanted(dataset=name, due_by=now, statuses=_OPEN)
+            for task in self._store.find(due, _CHUNK) if ahead.due <= now else ():
+                done["breached"] += self._move(task.id, now, lambda t: moves.breached(t, now))
+            if ahead.expires_at <= now:
+                done["removed"] = self._store.remove(now)
+            self._foresee(name, look)
+        if given is not None:
+            self._learn(name, given)
+        return done
+
+    def _foresee(self, name: str, look: str) -> None:
+        """When there will be something to tell."""
+        ahead = Ahead(
+            since=self._store.earliest("since", Wanted(dataset=name, statuses=_WAITING, known=False)),
+            due=self._store.earliest("due", Wanted(dataset=name, due_by=math.inf, statuses=_OPEN)),
+            expires_at=self._store.earliest("expires_at", Wanted()),
+        )
+        self._desk(name, lambda desk, _: desk.end_look(look, ahead))
+
+    def _learn(self, name: str, given: int) -> None:
+        """How labelers do, of so many answers."""
         seen = self._labels(name)
         skills = agreement.skills(*_evidence(seen))
         classes = {agreement.word(a.value) for _, votes in seen for a in votes}
@@ -653,9 +682,9 @@ class LabelQueue:
         def learned(desk: Desk, _: Shelves) -> None:
             desk.accuracy = {by: skill.accuracy for by, skill in skills.items() if skill.checked >= agreement.ENOUGH}
             desk.classes = max(2, len(classes))
+            desk.learned = given
 
         self._desk(name, learned)
-        return done
 
     def close(self) -> None:
         self._store.close()
@@ -802,6 +831,16 @@ def _stands(task: LabelTask) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def _ahead(task: LabelTask) -> Ahead:
+    waits = task.labeling_status in _WAITING and not task.known
+    due = task.labeling_status.open and task.sla is not None and not task.sla.breached
+    return Ahead(
+        since=task.since if waits else math.inf,
+        due=task.sla.due if due and task.sla else math.inf,
+        expires_at=math.inf if task.expires_at is None else task.expires_at,
+    )
+
+
 def _waits(task: LabelTask) -> bool:
     return task.labeling_status in (LabelingStatus.IN_QUEUE, LabelingStatus.IN_RESERVE)
 
@@ -821,6 +860,7 @@ def _enter(tasks: Sequence[LabelTask], drawn: float | None, desk: Desk, _: Shelv
                 lines.setdefault(line, []).append(entry)
     for line, entries in lines.items():
         desk.line(line).enter(entries)
+    desk.foresee(reduce(Ahead.sooner, map(_ahead, tasks), NEVER))
     if drawn is not None:
         desk.put(drawn)
 
@@ -830,6 +870,7 @@ def _settle(task: LabelTask, now: float, answered: bool, desk: Desk, _: Shelves)
         desk.settle(task.id, now, answered=answered)
     else:  # somebody still works on it: a late answer came, or its SLA passed
         desk.watch(task.id, task.lease.until)
+    desk.foresee(_ahead(task))
     places = _entries(task)
     for name, line in desk.lines.items():
         if name not in places:

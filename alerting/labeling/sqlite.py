@@ -8,6 +8,7 @@ What reads much has a connection of its own, and nobody who changes something wa
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from alerting.labeling.queue import QueueError, Wanted
+from alerting.labeling.queue import QueueError, Time, Wanted
 from alerting.labeling.task import LabelBatch, LabelTask
 
 T = TypeVar("T")
@@ -129,6 +130,13 @@ class SqliteStore:
                 (dataset,),
             ).fetchall()
         return {(status, review): count for status, review, count in found}
+
+    def earliest(self, what: Time, wanted: Wanted) -> float:
+        terms, values = _where(wanted)
+        statement = f"SELECT min({what}) FROM label_tasks WHERE {what} IS NOT NULL AND {terms}"  # noqa: S608
+        with self._read() as db:
+            (found,) = db.execute(statement, values).fetchone()
+        return math.inf if found is None else found
 
     def remove(self, now: float) -> int:
         with self._change() as db:

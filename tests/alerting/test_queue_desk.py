@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from datetime import UTC, datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerting.labeling.desk import HEAD, RUN, Desk, Entry, Line, Period
+from alerting.labeling.desk import HEAD, RUN, Ahead, Desk, Entry, Line, Period
 from alerting.labeling.task import Turn
 
 SHARES = {Turn.DRAWN: 0.7, Turn.ASKED: 0.3}
@@ -130,6 +131,22 @@ def test_demand_covers_the_wait_for_the_next_draw() -> None:
     assert desk.rate(now) == 299.0  # the first was a whole hour ago
     assert desk.demand(now) == 1 + int(299 * (600 + 900) / 3600)
     assert desk.demand(now + 3_600) == 0
+
+
+def test_what_is_moved_while_all_documents_are_looked_at_is_not_forgotten() -> None:
+    desk = Desk()
+    assert desk.ahead == Ahead(0.0, 0.0, 0.0)  # of a desk of old, too
+    desk.begin_look("first", 100.0)
+    desk.foresee(Ahead(90.0, 500.0, math.inf))
+    desk.end_look("first", Ahead(95.0, math.inf, 700.0))
+    assert desk.ahead == Ahead(90.0, 500.0, 700.0)
+    desk.begin_look("second", 200.0)
+    desk.foresee(Ahead(150.0, math.inf, math.inf))
+    desk.begin_look("third", 900.0)  # the second is late, or dead
+    desk.end_look("second", Ahead(300.0, 600.0, 700.0))
+    assert desk.ahead == Ahead(90.0, 500.0, 700.0)
+    desk.end_look("third", Ahead(150.0, 600.0, 700.0))
+    assert desk.ahead == Ahead(150.0, 600.0, 700.0)
 
 
 def test_labelers_and_answers_that_are_remembered_are_bounded() -> None:

@@ -10,8 +10,9 @@ import pytest
 from pymongo import monitoring
 
 from alerting.labeling import MongoQueue
-from alerting.labeling.queue import LabelQueue
-from tests.alerting.labels import BATCH, NOW, PLAIN, claim, label, task
+from alerting.labeling.queue import SLOW, LabelQueue
+from alerting.labeling.task import Sla
+from tests.alerting.labels import BATCH, NOW, PLAIN, asked_for, claim, label, task
 from tests.services.mongo import Mongo
 
 WAITING = 300  # more than a line has at hand, so that there are shelves
@@ -84,6 +85,36 @@ def test_a_label_costs_seven_commands_where_one_server_asks_and_nine_where_sever
         for queue, by in ((other, "bob"), (alone, "ann"), (other, "bob"), (alone, "ann")):
             label(queue, by, "can")
     assert len(heard) == 4 * (9 + 1)  # `label` looks at what came of it
+
+
+def scans(commands: list[dict[str, Any]]) -> int:
+    return sum(not found <= {"_id", "rev"} for command in commands for found in terms(command))
+
+
+def test_all_documents_are_looked_at_only_when_there_may_be_something_to_find(
+    opened: tuple[LabelQueue, LabelQueue],
+) -> None:
+    queue, other = opened
+    with listening() as heard:
+        queue.tend(NOW)
+        assert scans(heard) > 0  # nothing is known of them
+        del heard[:]
+        queue.tend(NOW + SLOW)
+        assert scans(heard) == 0
+        label(queue, "ann", "can", NOW + SLOW)
+        queue.tend(NOW + 2 * SLOW)
+        assert scans(heard) == 2  # how labelers do: by last labels, and by canaries
+        del heard[:]
+        other.tend(NOW + 3 * SLOW)
+        queue.put([asked_for(WAITING, sla=Sla(NOW + 4 * SLOW))], BATCH, NOW + 3 * SLOW)
+        other.tend(NOW + 4 * SLOW - 1)
+        assert scans(heard) == 0
+    assert queue.tend(NOW + 5 * SLOW).breached == 1
+    assert other.tend(NOW + PLAIN.open_for).expired == WAITING - 1
+    assert queue.tend(NOW + PLAIN.open_for + SLOW).expired == 0
+    assert other.tend(NOW + PLAIN.open_for + 3 * SLOW).expired == 1
+    assert queue.tend(NOW + PLAIN.keep + SLOW).removed == 1
+    assert queue.tend(NOW + PLAIN.keep + PLAIN.open_for + 3 * SLOW).removed == WAITING
 
 
 def test_whoever_is_overtaken_looks_again(opened: tuple[LabelQueue, LabelQueue]) -> None:
