@@ -158,17 +158,23 @@ def write(options: QueueOptions, leases: int, record: Path) -> None:
     with record.open("a", buffering=1) as lines, puts.open("a+", buffering=1) as acknowledged:
         acknowledged.seek(0)
         reserve = DRAW // 2 if options.rules.purse.limited else 0
-        for draw in range(len(acknowledged.readlines()), _draws(options, leases)):
-            for _ in range(2):
-                queue.put(*tasks_of(draw, DRAW - reserve, 0.0, reserve=reserve), time.time())
-            acknowledged.write(f"{draw}\n")
+        draw, draws = len(acknowledged.readlines()), _draws(options, leases)
         while True:
-            queue.tend(time.time())
-            while finals := queue.finals(500):
-                for final in finals:
-                    lines.write(json.dumps([final.task, final.rev, final.label]) + "\n")
-                queue.acknowledge(finals)
-            time.sleep(1.0)
+            try:
+                if draw < draws:
+                    for _ in range(2):
+                        queue.put(*tasks_of(draw, DRAW - reserve, 0.0, reserve=reserve), time.time())
+                    acknowledged.write(f"{draw}\n")
+                    draw += 1
+                    continue
+                queue.tend(time.time())
+                while finals := queue.finals(500):
+                    for final in finals:
+                        lines.write(json.dumps([final.task, final.rev, final.label]) + "\n")
+                    queue.acknowledge(finals)
+                time.sleep(1.0)
+            except QueueError:
+                time.sleep(0.05)
 
 
 def _draws(options: QueueOptions, leases: int) -> int:
