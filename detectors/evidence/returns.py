@@ -241,15 +241,17 @@ def _learned(calm: Calm, contrast: Floats) -> Calm:
 def _student(apart: Floats) -> tuple[float, float]:
     """Scale and degrees of freedom of Student's law by likelihood, from distances to its middle (EM; Lange 1989)."""
     least = max(0.05 * float(apart.std()), 1e-6)
-    scale = np.full(FREEDOMS.size, max(1.4826 * float(np.median(apart)), least))
-    square = apart**2
+    square, freedom = apart**2, FREEDOMS[:, None]
+    scale = np.full(freedom.shape, max(1.4826 * float(np.median(apart)), least))
     for _ in range(12):
-        trust = (FREEDOMS + 1) / (FREEDOMS + square[:, None] / scale**2)
-        scale = np.maximum(np.sqrt((trust * square[:, None]).mean(axis=0)), least)
+        # each distance is trusted (v + 1) / (v + square / scale^2): their trusted mean, in one pass over the distances
+        wide = freedom * scale**2
+        trusted = (freedom + 1) * scale**2 * (1 - wide * (1 / (wide + square)).mean(axis=1, keepdims=True))
+        scale = np.maximum(np.sqrt(np.maximum(trusted, 0.0)), least)
     constant = [lgamma((v + 1) / 2) - lgamma(v / 2) - 0.5 * log(v * pi) for v in FREEDOMS.tolist()]
-    spread = np.log1p(square[:, None] / scale**2 / FREEDOMS).mean(axis=0)
-    best = int((np.array(constant) - np.log(scale) - (FREEDOMS + 1) / 2 * spread).argmax())
-    return float(scale[best]), float(FREEDOMS[best])
+    spread = np.log1p(square / (scale**2 * freedom)).mean(axis=1)
+    best = int((np.array(constant) - np.log(scale[:, 0]) - (FREEDOMS + 1) / 2 * spread).argmax())
+    return float(scale[best, 0]), float(FREEDOMS[best])
 
 
 # -- following
