@@ -298,9 +298,9 @@ def audit(options: QueueOptions, leases: int, records: list[Path], taken_over: P
 
 
 def _legal(task: LabelTask) -> bool:
+    """Once all leases have run out."""
     votes = [a for a in task.labels if not a.late]
     again = task.place.turn is Turn.RECHECK  # its label stands until there is a new one
-    reviewing = task.reviewing_status is ReviewingStatus.IN_REVIEW
     if len({a.by for a in votes}) < len(votes):
         return False
     match task.labeling_status:
@@ -308,15 +308,14 @@ def _legal(task: LabelTask) -> bool:
             return task.lease is None and (again or task.final is None) and len(votes) < task.need
         case LabelingStatus.IN_RESERVE:
             return task.lease is None and task.final is None and not votes
-        case LabelingStatus.LEASED:
-            return task.lease is not None and (again or task.final is None) and len(votes) < task.need
         case LabelingStatus.DISAGREED:
             waits = task.reviewing_status is ReviewingStatus.TO_REVIEW
-            return (waits or reviewing) and reviewing == (task.lease is not None) and len(votes) >= task.need
+            return waits and task.lease is None and len(votes) >= task.need
         case LabelingStatus.DONE:
             judged = task.review is not None and task.review.opinion is not Opinion.SEND_BACK
             return (
-                reviewing == (task.lease is not None)
+                task.reviewing_status is not ReviewingStatus.IN_REVIEW
+                and task.lease is None
                 and task.final is not None
                 and len(votes) >= task.need
                 and (not judged or task.review is None or task.review.by not in {a.by for a in votes})

@@ -269,9 +269,9 @@ class Desk(msgspec.Struct):
         self.period.at(now)
         self.period.pay()
 
-    def over(self, now: float) -> list[str]:
+    def over(self, now: float) -> dict[str, Taken]:
         """Tasks whose documents are to be looked at."""
-        return [name for name, taken in self.taken.items() if taken.until <= now]
+        return {name: taken for name, taken in self.taken.items() if taken.until <= now}
 
     def watch(self, name: str, until: float) -> None:
         """A move is about to be made: should its maker die, the document is looked at again."""

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
 from alerting.labeling import agreement, moves
-from alerting.labeling.desk import FINAL, NEVER, RESERVE, REVIEW, Ahead, Desk, Entry, Shelves
+from alerting.labeling.desk import FINAL, NEVER, RESERVE, REVIEW, Ahead, Desk, Entry, Shelves, Taken
 from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
     Answer,
@@ -58,6 +58,7 @@ _SOON = 60.0  # seconds after which a move whose maker died is looked at again
 _TRUST = 60.0  # seconds that labelers' accuracies are believed
 _SEEN = 10_000  # labels that agreement is worked out of
 _CHUNK = 1_000  # documents of one look
+_BITE = 250  # tasks that are moved between two looks at the desk: what a kill leaves half done waits for `_SOON`
 _WAITING = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
 _OPEN = tuple(s for s in LabelingStatus if s.open)
 _DESK, _DATASETS = "desk/", "datasets"  # names of states
@@ -302,14 +303,16 @@ class LabelQueue:
         room. Many cost hardly more round trips than one."""
         caps = self.rules.purse.caps
 
-        def some(missing: int, desk: Desk, shelves: Shelves) -> tuple[list[str], list[str]]:
-            over, found = desk.over(now), list[str]()
+        def some(missing: int, desk: Desk, shelves: Shelves) -> tuple[dict[str, Taken], dict[str, Taken]]:
+            # moves that were left half done are for `tend`: nobody waits for them
+            over = {name: taken for name, taken in desk.over(now).items() if taken.paid}
+            found: dict[str, Taken] = {}
             desk.period.at(now)
             while not over and len(found) < missing and desk.period.room(caps):
                 name = serve(desk, shelves)
                 if name is None:
                     break
-                found.append(name)
+                found[name] = desk.taken[name]
             return over, found
 
         names = self.datasets() if dataset is None else [dataset]
@@ -321,13 +324,13 @@ class LabelQueue:
                 # a lease that is lost with the power is one that ran out: its answer comes late, and is kept
                 with self._store.together(lasting=False):
                     over, found = self._desk(name, partial(some, limit - len(leased)))
-                    held = self._change(found, lease)
+                    held = self._change(list(found), lease)
                 leased += held
-                over += set(found).difference(task.id for task in held)  # moved by somebody else meanwhile
+                had = {task.id for task in held}
+                over |= {each: taken for each, taken in found.items() if each not in had}  # moved by others meanwhile
                 if not over:
                     break
-                for each in over:
-                    self._look_again(name, each, now)
+                self._look_again(name, over, now)
         return leased
 
     def _change(self, names: Sequence[str], change: Callable[[LabelTask], LabelTask]) -> list[LabelTask]:
@@ -575,8 +578,7 @@ class LabelQueue:
         done = Counter[str]()
         for name in self.datasets():
             desk = self._peek(name)
-            for each in desk.over(now):
-                done["over"] += self._look_again(name, each, now)
+            done["over"] += self._look_again(name, desk.over(now), now)
             done += self._fill(name, now)
             if now - desk.looked >= SLOW:
                 done += self._look_at_all(name, now)
@@ -591,15 +593,18 @@ class LabelQueue:
         def short(desk: Desk, shelves: Shelves) -> tuple[int, list[str]]:
             desk.low = desk.demand(now)
             missing = desk.low - desk.ready if limited else 0
-            released = [e.id for e in desk.line(RESERVE).some(missing, shelves)] if missing > 0 else []
+            released = [e.id for e in desk.line(RESERVE).some(min(missing, _BITE), shelves)] if missing > 0 else []
             desk.line(RESERVE).leave(released)
             for each in released:
                 desk.watch(each, now + _SOON)
             return missing - len(released) - len(desk.line(Turn.RECHECK)), released
 
-        missing, released = self._desk(name, short)
-        self._release(released, now)
-        done["released"] = len(released)
+        while True:
+            missing, released = self._desk(name, short)
+            self._release(released, now)
+            done["released"] += len(released)
+            if len(released) < _BITE:
+                break
         if missing > 0 and self.rules.recheck and self._peek(name).active(now) > 1:
             done["rechecks"] = self._recheck(name, missing, now)
         return done
@@ -737,20 +742,27 @@ class LabelQueue:
                         self._desk(after.dataset, partial(_settle, after, now, answered))
                     return True
 
-    def _look_again(self, dataset: str, name: str, now: float) -> bool:
-        """At a task that was taken: its lease ran out, or its move was left half done; whether it was the former."""
-        before = self.get(name)
-        if before is None:
-            self._desk(dataset, lambda desk, _: desk.settle(name, now, answered=False))
-            return False
-        if before.lease is not None and before.lease.until > now:  # it was extended
-            lease = before.lease
-            self._desk(dataset, lambda desk, _: desk.extend(name, lease.until))
-            return False
-        if before.lease is not None:
-            return self._move(name, now, lambda task: moves.over(task, now))
-        self._desk(dataset, partial(_settle, before, now, False))
-        return False
+    def _look_again(self, dataset: str, taken: Mapping[str, Taken], now: float) -> int:
+        """At tasks that were taken: their leases ran out, or their moves were left half done; how many were the former.
+
+        Many at a time, as a daemon that dies leaves hundreds. Others look at them, too, and whoever is late finds them
+        taken by somebody else already and lets them be.
+        """
+        over, names = 0, list(taken)
+        for i in range(0, len(names), _BITE):
+            some = {name: taken[name] for name in names[i : i + _BITE]}
+            with self._store.together():
+                before = self._store.get(list(some))
+                lapsed = [
+                    (moves.kept(moves.over(task, now), self.rules), task.rev) for task in before if _ran_out(task, now)
+                ]
+                swapped = self._store.swap(lapsed)
+                stand = [task for task in before if not _ran_out(task, now)]
+                stand += [task for task, _ in lapsed if task.id in swapped]
+                gone = some.keys() - {task.id for task in before}
+                self._desk(dataset, partial(_look, some, stand, gone, now))
+            over += len(swapped)
+        return over
 
     def _peek(self, dataset: str) -> Desk:
         data = self._store.load(_DESK + dataset)
@@ -848,6 +860,31 @@ def _waits(task: LabelTask) -> bool:
 def _watch(names: Sequence[str], until: float, desk: Desk, _: Shelves) -> None:
     for name in names:
         desk.watch(name, until)
+
+
+def _ran_out(task: LabelTask, now: float) -> bool:
+    return task.lease is not None and task.lease.until <= now
+
+
+def _look(
+    taken: Mapping[str, Taken],
+    tasks: Sequence[LabelTask],
+    gone: Iterable[str],
+    now: float,
+    desk: Desk,
+    shelves: Shelves,
+) -> None:
+    """What tasks are now that were `taken`, unless somebody else has them in hand since."""
+    for name in gone:
+        if desk.taken.get(name) == taken[name]:
+            desk.settle(name, now, answered=False)
+    for task in tasks:
+        if desk.taken.get(task.id) != taken[task.id]:
+            continue
+        if task.lease is not None:
+            desk.extend(task.id, task.lease.until)
+        else:
+            _settle(task, now, False, desk, shelves)
 
 
 def _enter(tasks: Sequence[LabelTask], drawn: float | None, desk: Desk, _: Shelves) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,17 +19,23 @@ WAITING = 300  # more than a line has at hand, so that there are shelves
 
 
 class Heard(monitoring.CommandListener):
-    """Commands of all clients of this process, while somebody listens: pymongo never lets go of a listener."""
+    """Commands of all clients of this process, while somebody listens: pymongo never lets go of a listener. `meanwhile`
+    is done as the next documents of these collections have been read, one by one."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] | None = None
+        self.meanwhile: list[tuple[str, Callable[[], object]]] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         if self.commands is not None:
             self.commands.append(dict(event.command))
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Was started."""
+        read = event.reply.get("cursor", {}).get("ns", "")
+        if self.meanwhile and read.endswith(self.meanwhile[0][0]):
+            todo, self.meanwhile = self.meanwhile, []  # what is done now is not interrupted itself
+            todo[0][1]()
+            self.meanwhile = todo[1:]
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
         """Was started."""
@@ -115,6 +121,30 @@ def test_all_documents_are_looked_at_only_when_there_may_be_something_to_find(
     assert other.tend(NOW + PLAIN.open_for + 3 * SLOW).expired == 1
     assert queue.tend(NOW + PLAIN.keep + SLOW).removed == 1
     assert queue.tend(NOW + PLAIN.keep + PLAIN.open_for + 3 * SLOW).removed == WAITING
+
+
+def test_leases_that_run_out_together_are_looked_at_together(opened: tuple[LabelQueue, LabelQueue]) -> None:
+    queue, _ = opened
+    assert len(queue.export_pending("studio", "7", WAITING, NOW, 60)) == WAITING
+    with listening() as heard:
+        assert claim(queue, "ann", NOW + 61)[0] == task(0).id
+    assert len(heard) < 40  # twice 100 or 50 documents there and back, and shelves; not 300 times 4
+
+
+def test_a_task_that_was_taken_while_it_was_looked_at_stays_taken(opened: tuple[LabelQueue, LabelQueue]) -> None:
+    queue, other = opened
+    name, _ = claim(queue, "ann")
+    given = []
+    HEARD.meanwhile = [
+        ("label_states", lambda: None),  # datasets
+        ("label_states", lambda: other.tend(NOW + 61)),
+        ("label_tasks", lambda: given.append(claim(other, "bob", NOW + 61)[0])),
+    ]
+    assert queue.tend(NOW + 61).over == 0
+    assert not HEARD.meanwhile
+    assert given == [name]
+    assert queue.tend(NOW + 122).over == 1  # bob walked away, and is not forgotten
+    assert claim(queue, "cid", NOW + 122)[0] == name
 
 
 def test_whoever_is_overtaken_looks_again(opened: tuple[LabelQueue, LabelQueue]) -> None:
