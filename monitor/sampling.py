@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from math import isfinite, nan
 from typing import Annotated, Literal
 
 import msgspec
@@ -334,8 +335,8 @@ def _word(column: Column | None, i: int) -> str | None:
 
 
 def _number(column: Column | None, i: int) -> float | None:
-    value = float(column.values[i]) if column is not None and column.kind in NUMERIC else np.nan
-    return value if np.isfinite(value) else None
+    value = float(column.values[i]) if column is not None and column.kind in NUMERIC else nan
+    return value if isfinite(value) else None  # of a lone value numpy's takes 60 times as long
 
 
 def _nats(entropy: float | None, scores: Column | None) -> float | None:
@@ -349,11 +350,11 @@ def as_shown(column: Column | None, i: int) -> str | float | bool | None:
     """A value as a labeler is shown it."""
     if column is None or column.kind is Kind.VECTOR:
         return None
-    if column.kind is Kind.CATEGORY or column.kind is Kind.TEXT:
-        text = _word(column, i) if column.kind is Kind.CATEGORY else column.values[i]
-        return None if text is None else str(text)[:INPUT]
-    number = _number(column, i)
-    return bool(number) if number is not None and column.kind is Kind.FLAG else number
+    if column.kind in NUMERIC:
+        number = _number(column, i)
+        return bool(number) if number is not None and column.kind is Kind.FLAG else number
+    text = _word(column, i) if column.kind is Kind.CATEGORY else column.values[i]
+    return None if text is None else str(text)[:INPUT]
 
 
 def _highest(scores: Column | None, i: int) -> list[int]:
