@@ -30,6 +30,9 @@ LOOKED = 2_000  # entries that are looked at for a labeler who may have none of 
 HOUR, DAY = 3600.0, 86400.0
 _RECENT = 500  # answers of the last hour remembered, for the rate
 _PEOPLE = 200  # labelers remembered
+# Seconds in which a labeler who asks again and gets nothing changes nothing: sixteen who asked five times a second
+# overtook the daemon, which was putting 250 tasks right, for minutes.
+_IDLE = 60.0
 _PUTS = 50  # times of draws remembered
 
 REVIEW, FINAL, RESERVE = "review", "final", "reserve"  # lines beside those of `Turn`
@@ -234,7 +237,8 @@ class Desk(msgspec.Struct):
         claim on the past. What is random in a task (its rank, its part) is served in its own order, so k labelers at
         once hold what one would have got in k turns.
         """
-        self.seen[labeler] = now
+        if now - self.seen.get(labeler, -math.inf) >= _IDLE:
+            self.seen[labeler] = now
         while len(self.seen) > _PEOPLE:
             del self.seen[min(self.seen, key=self.seen.__getitem__)]
         fitting: dict[Turn, Entry] = {}

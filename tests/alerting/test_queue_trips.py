@@ -93,6 +93,15 @@ def test_a_label_costs_seven_commands_where_one_server_asks_and_nine_where_sever
     assert len(heard) == 4 * (9 + 1)  # `label` looks at what came of it
 
 
+def test_who_asks_in_vain_changes_nothing(opened: tuple[LabelQueue, LabelQueue]) -> None:
+    queue, _ = opened
+    queue.export_pending("studio", "7", WAITING, NOW, 9e9)
+    assert queue.claim("ann", NOW, 60) is None
+    with listening() as heard:
+        assert queue.claim("ann", NOW + 1, 60) is None
+    assert {next(iter(command)) for command in heard} == {"find"}
+
+
 def scans(commands: list[dict[str, Any]]) -> int:
     return sum(not found <= {"_id", "rev"} for command in commands for found in terms(command))
 
