@@ -243,12 +243,10 @@ def _student(apart: Floats) -> tuple[float, float]:
     least = max(0.05 * float(apart.std()), 1e-6)
     square, freedom = apart**2, FREEDOMS[:, None]
     scale = np.full(freedom.shape, max(1.4826 * float(np.median(apart)), least))
-    place = np.empty((freedom.size, square.size))  # held over the rounds: getting it anew takes as long as filling it
     for _ in range(12):
         # each distance is trusted (v + 1) / (v + square / scale^2): their trusted mean, in one pass over the distances
         wide = freedom * scale**2
-        far = np.reciprocal(np.add(wide, square, out=place), out=place).mean(axis=1, keepdims=True)
-        trusted = (freedom + 1) * scale**2 * (1 - wide * far)
+        trusted = (freedom + 1) * scale**2 * (1 - wide * (1 / (wide + square)).mean(axis=1, keepdims=True))
         scale = np.maximum(np.sqrt(np.maximum(trusted, 0.0)), least)
     constant = [lgamma((v + 1) / 2) - lgamma(v / 2) - 0.5 * log(v * pi) for v in FREEDOMS.tolist()]
     spread = np.log1p(square / (scale**2 * freedom)).mean(axis=1)
