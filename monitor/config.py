@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -453,6 +454,9 @@ def _numbered(names: Iterable[str]) -> Iterator[str]:
         yield name if seen[name] == 1 else f"{name}-{seen[name]}"
 
 
+_LONGEST_NAME = 150  # bytes of a model's name, quoted: a store's names have 200, of which versions take a part
+
+
 def _contradictions(config: Config) -> Iterator[str]:
     """What each part allows and the whole does not."""
     names = [source.called for source in config.sources]
@@ -464,6 +468,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _twice(models, "$.models[{}].name", "give each model a name of its own")
     if len(models) > 1 and "" in models:
         yield f"$.models[{models.index('')}].name: missing; only a single model may do without one"
+    for i, name in enumerate(models):
+        if name.startswith(".") or len(quote(name, safe="")) > _LONGEST_NAME:
+            yield f"$.models[{i}].name: {name[:80]!r} cannot name files; no dot first, {_LONGEST_NAME} bytes at most"
     for i, model in enumerate(config.models):
         yield from _check_contradictions(config, model, f"$.models[{i}]")
     destinations = [sink.name for sink in config.alerts.sinks]

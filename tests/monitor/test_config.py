@@ -135,6 +135,11 @@ def test_label_tasks_lie_beside_the_rest_of_the_state() -> None:
             "$.sources[1].kind: http is there twice; one intake takes the events of every model",
         ),
         ("models: [{name: a}, {name: b}, {name: a}]", "$.models[2].name: 'a' is there twice; give each model a name"),
+        ("models: [{name: ../../etc}]", "$.models[0].name: '../../etc' cannot name files; no dot first"),
+        (
+            f"models: [{{name: {'é' * 26}}}]",
+            f"$.models[0].name: '{'é' * 26}' cannot name files; no dot first, 150 bytes",
+        ),
         ("models: [{name: a}, {}]", "$.models[1].name: missing; only a single model may do without one"),
         (
             "models: [{checks: [{detector: psi}, {detector: psi, over: 1m}]}]",
