@@ -458,7 +458,8 @@ class Ingest:
         """The rows' times as far as they can be believed."""
         self._meters.events.labels(self.name).inc(len(times))
         ahead = self._options.ahead
-        if times.max() <= records[0].timestamp / 1000 + ahead:  # NaN, too, goes the long way
+        latest = float(times.max())  # NaN, and times far apart, go the long way
+        if latest <= records[0].timestamp / 1000 + ahead and latest <= float(times.min()) + ahead:
             return times
         arrived = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
         places = np.searchsorted(np.fromiter((r.offset for r in records), np.int64, len(records)), offsets)

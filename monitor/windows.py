@@ -57,13 +57,21 @@ def settle_times(times: Floats, newest: float, arrived: Floats, ahead: float) ->
 
     A time is believed when it is at most `ahead` past the row's arrival or past the newest believed time; so a stream
     that runs ahead of the clock on purpose, a replay at speed, is believed, and a lone outlier is not. NaN (no time)
-    becomes the arrival.
+    becomes the arrival. Rows that all arrived at once, as a recorded file's do, more than `ahead` past what they tell:
+    one without a time, or with the arrival as its time, counts as of the row before it, or the next where it is first
+    (one such row made 3,712 of 4,332 late). Blind spot: rows of such a file of which none has a time in one read.
 
     >>> settle_times(np.array([10.0, 9e9, 11.0]), 0.0, np.array([10.0, 10.0, 10.0]), 3600.0)
     (array([10., 10., 11.]), 1)
+    >>> settle_times(np.array([np.nan, 10.0, np.nan, 11.0]), -np.inf, np.full(4, 9e9), 3600.0)
+    (array([10., 10., 10., 11.]), 0)
     """
-    if np.isnan(times).any():
-        times = np.where(np.isnan(times), arrived, times)
+    times = np.where(np.isnan(times), arrived, times)
+    timed = np.flatnonzero(times != arrived)
+    if 0 < len(timed) < len(times) and (arrived == arrived[0]).all():
+        before = np.searchsorted(timed, np.arange(len(times)), side="right") - 1
+        beside = np.maximum(times[timed[np.maximum(before, 0)]], newest)
+        times = np.where((times == arrived) & (arrived > beside + ahead), beside, times)
     if (times <= arrived + ahead).all():
         return times, 0
     before = np.maximum.accumulate(np.concatenate([[newest], times[:-1]]))

@@ -61,6 +61,19 @@ def test_a_wrong_clock_is_set_the_same_whatever_poll_it_came_by(times: list[floa
     assert settled(pieces(whole, cuts)) == settle_times(whole, -np.inf, arrived, 30.0)[0].tolist()
 
 
+def test_a_row_without_a_time_does_not_make_the_rest_of_a_recorded_file_late() -> None:
+    times, arrived = np.arange(100.0), np.full(100, 9e6)
+    for absent in (np.nan, 9e6):
+        times[[0, 50]] = absent
+        good, _ = settle_times(times, -np.inf, arrived, 3600.0)
+        assert good[[0, 1, 49, 50, 51]].tolist() == [1.0, 1.0, 49.0, 49.0, 51.0]
+
+
+def test_a_time_that_equals_its_arrival_is_believed_where_rows_arrive_one_by_one() -> None:
+    times, arrived = np.array([7300.0, 100.0, 7302.0]), np.array([7300.0, 7301.0, 7302.0])
+    assert settle_times(times, 0.0, arrived, 3600.0)[0].tolist() == times.tolist()
+
+
 def test_a_stream_that_runs_ahead_of_the_clock_step_by_step_is_believed() -> None:
     times = np.arange(0.0, 100_000.0, 60.0)
     good, wrong = settle_times(times, 0.0, np.zeros(len(times)), 3600.0)
