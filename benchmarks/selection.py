@@ -65,7 +65,7 @@ def _draw(rows: Batch, learned: Mapping[str, Any], budget: int, seed: int) -> tu
     factor = balance(rows["label"], learned["factors"])
     pools = Pools(Draw(HELD * budget, seed))
     pools.count(wants)
-    pools.draw.update(rows.keys, sizes(wants, RULES.floor) * factor, int)
+    pools.draw.update(rows.keys, sizes(wants, RULES.floor) * factor, list)
     kept = wants[np.array(pools.draw.rows)]
     draw = resized(pools.draw, kept, RULES.floor, RULES.floor, pools.mean).first(budget)
     return draw, sizes(wants / max(pools.mean, LEAST), RULES.floor) * factor
@@ -186,7 +186,7 @@ def speed(events: int = 2_000, repeats: int = 50) -> tuple[float, float]:
     start = time.process_time()
     for seed in range(repeats):
         draw = Draw(events, seed)
-        draw.update(rows.keys, sizes(wants, RULES.floor), int)
+        draw.update(rows.keys, sizes(wants, RULES.floor), list)
         draw.under(0.05)
     return 1_000 * buffer, events * repeats / (time.process_time() - start)
 

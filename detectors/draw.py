@@ -8,7 +8,7 @@ is itself a draw with probabilities of its own, so a smaller budget, or labels t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detectors.core import Floats, Ints
 
 Keys = NDArray[np.uint64]
+Kept = Callable[[Sequence[int]], Iterable[Any]]  # what to keep of rows, by their numbers; in the same order
 
 
 def uniforms(keys: Keys, seed: int) -> Floats:
@@ -77,18 +78,18 @@ class Draw(msgspec.Struct):
 
     # -- offering rows
 
-    def update(self, ids: Keys, size: Floats, row: Callable[[int], Any], marks: Keys | None = None) -> None:
-        """Offers rows by id (n,) and size (n,), each above 0 and finite; `row(i)` is called only for those that enter.
+    def update(self, ids: Keys, size: Floats, kept: Kept, marks: Keys | None = None) -> None:
+        """Offers rows by id (n,) and size (n,), each above 0 and finite; `kept` is asked for what to keep of those that
+        enter, all at once, and not where none does.
 
-        >>> draw = Draw(n=2); draw.update(np.arange(100, dtype=np.uint64), np.ones(100), lambda i: f"row {i}")
+        >>> draw = Draw(n=2)
+        >>> draw.update(np.arange(100, dtype=np.uint64), np.ones(100), lambda which: [f"row {i}" for i in which])
         >>> len(draw), draw.seen, draw.inclusion().round(3).tolist()
         (2, 100, [0.027, 0.027])
         """
-        self.offer(uniforms(ids, self.seed) / size, size, ids, row, marks)
+        self.offer(uniforms(ids, self.seed) / size, size, ids, kept, marks)
 
-    def offer(
-        self, keys: Floats, size: Floats, ids: Keys, row: Callable[[int], Any], marks: Keys | None = None
-    ) -> None:
+    def offer(self, keys: Floats, size: Floats, ids: Keys, kept: Kept, marks: Keys | None = None) -> None:
         """The same by keys of the caller's own. Keys that are no u / size give an order, but no probabilities."""
         self.seen += len(ids)
         marks = ids if marks is None else marks
@@ -96,18 +97,18 @@ class Draw(msgspec.Struct):
         entering = np.flatnonzero(keys <= self.keys[-1]) if len(self.keys) > self.n else np.arange(len(keys))
         if entering.size:
             new = keys[entering], size[entering], ids[entering], marks[entering], np.ones(entering.size, np.int64)
-            self._keep_lowest(*new, lambda i: row(int(entering[i])))
+            self._keep_lowest(*new, lambda which: kept([int(entering[i]) for i in which]))
 
     def merge(self, other: Draw) -> None:
         """Adds another part's draw: now the draw of both parts' rows. ValueError unless n and seed are equal."""
         if (other.n, other.seed) != (self.n, self.seed):
             raise ValueError(f"draws differ: n {self.n} and {other.n}, seed {self.seed} and {other.seed}")
         self.seen += other.seen
-        self._keep_lowest(other.keys, other.sizes, other.ids, other.marks, other.copies, other.rows.__getitem__)
+        self._keep_lowest(
+            other.keys, other.sizes, other.ids, other.marks, other.copies, lambda which: [other.rows[i] for i in which]
+        )
 
-    def _keep_lowest(
-        self, keys: Floats, size: Floats, ids: Keys, marks: Keys, copies: Ints, row: Callable[[int], Any]
-    ) -> None:
+    def _keep_lowest(self, keys: Floats, size: Floats, ids: Keys, marks: Keys, copies: Ints, kept: Kept) -> None:
         held = len(self.keys)
         keys, size = np.concatenate([self.keys, keys]), np.concatenate([self.sizes, size])
         ids, marks = np.concatenate([self.ids, ids]), np.concatenate([self.marks, marks])
@@ -121,7 +122,10 @@ class Draw(msgspec.Struct):
         self.copies = np.add.reduceat(copies, starts)[: self.n + 1]
         order = order[starts[: self.n + 1]]
         self.keys, self.sizes, self.ids, self.marks = keys[order], size[order], ids[order], marks[order]
-        self.rows = [self.rows[i] if i < held else row(i - held) for i in order.tolist()]
+        places = order.tolist()
+        entering = [i - held for i in places if i >= held]
+        entered = iter(kept(entering) if entering else ())
+        self.rows = [self.rows[i] if i < held else next(entered) for i in places]
 
     # -- other draws of the same rows
 

@@ -177,7 +177,11 @@ class Sampler:
             if inside.size:
                 pool = pools.pool(alert.key, Draw(self._options.most, self._options.seed))
                 some = [rows.rows[i] for i in inside.tolist()]
-                pool.offer(-odds[inside], np.ones(inside.size), rows.ids[inside], some.__getitem__, rows.marks[inside])
+
+                def kept(which: Sequence[int], some: list[Candidate] = some) -> list[Candidate]:
+                    return [some[i] for i in which]
+
+                pool.offer(-odds[inside], np.ones(inside.size), rows.ids[inside], kept, rows.marks[inside])
 
     # -- drawing
 

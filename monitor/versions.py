@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from detectors.core import Batch, Column, ColumnSpec, Kind, Mask, Role
 from detectors.draw import Draw
 from detectors.reference import Reference
-from detectors.scorers.text import ADDRESSES
 from monitor.event import Event
 from monitor.labels import hashes_of, spread_of
-from monitor.sampling import INPUTS, as_shown
+from monitor.sampling import INPUTS, addresses, inputs_shown
 from monitor.scopes import Slice
 
 SCHEMA = (ColumnSpec("versions_disagree", Kind.FLAG, Role.OUTPUT),)
@@ -178,21 +177,17 @@ class Versions:
         if reference is None:
             return
         names = [spec.name for spec in reference.schema if spec.role is Role.INPUT][:INPUTS]
-        columns = [(name, column) for name in names if (column := rows.get(name)) is not None]
         highest = max(self._seen, default=0)
+        new: dict[int, int] = {}
         for i in np.argsort(rows.keys, kind="stable")[:SHOWN].tolist():
             key = int(rows.keys[i])
-            if key in self._seen:
-                continue
-            if len(self._seen) >= SHOWN and key > highest:
+            if len(self._seen) + len(new) >= SHOWN and key > highest:
                 break
-            uris = (as_shown(rows.get(name), i) for name in ADDRESSES)
-            self._seen[key] = _Seen(
-                str(rows.ids[i]),
-                int(rows.offsets[i]),
-                [(name, value) for name, column in columns if (value := as_shown(column, i)) is not None],
-                next((uri for uri in uris if isinstance(uri, str)), ""),
-            )
+            if key not in self._seen:
+                new.setdefault(key, i)
+        some = rows.take(list(new.values()))
+        parts = map(str, some.ids), some.offsets.tolist(), inputs_shown(some, names), addresses(some)
+        self._seen |= {key: _Seen(*part) for key, part in zip(new, zip(*parts, strict=True), strict=True)}
         for key in sorted(self._seen)[SHOWN:]:
             del self._seen[key]
 
@@ -298,7 +293,7 @@ class Versions:
             theirs = [name for name, part in parts.items() if part[offered[i]]]
             return Disagreement(seen.id, float(x["time"]), seen.offset, *answers, seen.inputs, seen.uri, theirs)
 
-        draw.update(first["key"][offered], np.ones(offered.size), kept)
+        draw.update(first["key"][offered], np.ones(offered.size), lambda which: map(kept, which))
         return Met(a, b, len(first), int(differ.sum()), by_class, customers, draw, slices)
 
     def state(self) -> Any:

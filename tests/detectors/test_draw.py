@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from detectors.selection import sizes
 
 def drawn(ids: list[int], size: list[float], n: int, seed: int = 0) -> Draw:
     draw = Draw(n=n, seed=seed)
-    draw.update(keys_of([str(i) for i in ids]), np.array(size, np.float64), lambda i: ids[i])
+    draw.update(keys_of([str(i) for i in ids]), np.array(size, np.float64), lambda which: [ids[i] for i in which])
     return draw
 
 
@@ -47,7 +47,7 @@ def test_parts_merge_into_the_draw_of_the_whole(
 def test_rows_offered_batch_by_batch_give_the_same_draw(rows: tuple[list[int], list[float]], cut: int, n: int) -> None:
     ids, size = rows
     draw = drawn(ids[:cut], size[:cut], n)
-    draw.update(keys_of([str(i) for i in ids[cut:]]), np.array(size[cut:]), lambda i: ids[cut + i])
+    draw.update(keys_of([str(i) for i in ids[cut:]]), np.array(size[cut:]), lambda which: [ids[cut + i] for i in which])
     assert state(draw) == state(drawn(ids, size, n))
 
 
@@ -89,9 +89,14 @@ def test_where_every_row_is_drawn_each_has_probability_one() -> None:
 def test_only_rows_that_enter_are_kept_in_full() -> None:
     asked: list[int] = []
     draw = Draw(n=4)
+
+    def kept(which: Sequence[int]) -> Sequence[int]:
+        asked.extend(which)
+        return which
+
     for start in range(0, 10_000, 100):
         ids = keys_of([str(i) for i in range(start, start + 100)])
-        draw.update(ids, np.ones(100), lambda i: asked.append(i))  # noqa: PLW0108 - returns None on purpose
+        draw.update(ids, np.ones(100), kept)
     assert len(asked) < 5 * (1 + np.log(10_000))
 
 
@@ -107,7 +112,7 @@ def test_the_estimate_from_a_draw_is_unbiased(prefix: int) -> None:
     estimates, plain = [], []
     for seed in range(2000):
         draw = Draw(n=25, seed=seed)
-        draw.update(ids, size, lambda i: i)
+        draw.update(ids, size, list)
         draw = draw.first(prefix)
         z = wrong[draw.rows[: len(draw)]]
         estimates.append(float((z / draw.inclusion()).sum()))
@@ -131,7 +136,7 @@ def test_uniforms_are_uniform_and_independent_of_key_and_seed() -> None:
 def test_copies_are_one_item_that_keeps_the_row_of_the_lowest_mark() -> None:
     draw = Draw(n=5)
     ids = keys_of(["a", "b", "a", "c", "a"])
-    draw.update(ids, np.ones(5), lambda i: i, np.array([4, 0, 2, 1, 3], np.uint64))
+    draw.update(ids, np.ones(5), list, np.array([4, 0, 2, 1, 3], np.uint64))
     held = dict(zip(draw.rows, draw.copies.tolist(), strict=True))
     assert held == {2: 3, 1: 1, 3: 1}
     assert draw.seen == 5
@@ -143,7 +148,7 @@ def estimates(of: Callable[[Draw], tuple[Draw, float]], values: np.ndarray[Any, 
     found = []
     for seed in range(1000):
         draw = Draw(n=40, seed=seed)
-        draw.update(ids, size, lambda i: i)
+        draw.update(ids, size, list)
         part, sure = of(draw)
         found.append(sure + float((values[part.rows[: len(part)]] / part.inclusion()).sum()))
     return found

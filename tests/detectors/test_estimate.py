@@ -39,7 +39,7 @@ class Population:
     def drawn(self, n: int) -> tuple[np.ndarray, Draw]:
         ids = self.rng.integers(0, 2**63, len(self.right), dtype=np.uint64)
         draw = Draw(n)
-        draw.update(ids, self.sizes, int)
+        draw.update(ids, self.sizes, list)
         return np.array(draw.rows[:n]), draw
 
     def labelled(self, n: int) -> Labelled:

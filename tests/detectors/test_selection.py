@@ -117,8 +117,8 @@ def test_another_floor_and_mean_give_the_draw_that_their_sizes_would_have_given(
     mean = max(float(np.nanmean(wants)), 0.1)
     for seed in range(50):
         offered, direct = Draw(60, seed), Draw(60, seed)
-        offered.update(ids, sizes(wants, 0.2) * factor, int)
-        direct.update(ids, sizes(wants / mean, floor) * factor, int)
+        offered.update(ids, sizes(wants, 0.2) * factor, list)
+        direct.update(ids, sizes(wants / mean, floor) * factor, list)
         found = resized(offered, wants[np.array(offered.rows)], 0.2, floor, float(np.nanmean(wants)))
         n = len(found)
         assert found.rows[:n] == direct.rows[:n]

@@ -59,7 +59,7 @@ class Stream:
         doubt = (1 - expected) ** 2
         size = 0.8 * doubt / doubt.mean() + 0.2
         draw = sampling.Draw(n)
-        draw.update(rng.integers(0, 2**63, rows, dtype=np.uint64), size, int)
+        draw.update(rng.integers(0, 2**63, rows, dtype=np.uint64), size, list)
         some = draw.rows[:n]
         end = (number + 0.5) * HOUR
         tasks, returned = [], []

@@ -55,7 +55,8 @@ def met(
         Disagreement(f"e{start + i}", 1.0, i, "dog", "cat", [("weight", 1.0)], "", ["young"] * (i < among))
         for i in range(disagreements)
     ]
-    draw.update(np.arange(start, start + disagreements, dtype=np.uint64), np.ones(disagreements), rows.__getitem__)
+    ids = np.arange(start, start + disagreements, dtype=np.uint64)
+    draw.update(ids, np.ones(disagreements), lambda which: [rows[i] for i in which])
     classes = {"dog": {"cat": disagreements}, "cat": {"cat": compared - disagreements}}
     return Met(
         first,
