@@ -209,15 +209,13 @@ class Desk(msgspec.Struct):
     answers: list[float] = []  # times of the last hour's answers
     seen: dict[str, float] = {}  # labelers by the last time they asked for a task
     puts: list[float] = []  # times of the last draws
-    accuracy: dict[str, float] = {}  # of labelers whose labels could be checked often enough
-    classes: int = 2  # that labels were seen of
     low: int = 0  # ready tasks below which reserves are released; 0: nobody labels
     looked: float = 0.0  # UTC seconds of the last slow look at the documents
     ahead: Ahead = Ahead(0.0, 0.0, 0.0)
     look: str = ""  # a name of the last slow look; another one may have begun meanwhile
     meanwhile: Ahead = NEVER  # of what was moved since it began
     given: int = 0  # answers
-    learned: int = -1  # how many had been given when `accuracy` was worked out
+    learned: int = -1  # how many had been given when labelers' skills were worked out
 
     def line(self, name: str) -> Line:
         return self.lines.setdefault(name, Line())

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from alerting.deliver import Undelivered
 from alerting.labeling import agreement, moves
+from alerting.labeling.agreement import Confusion
 from alerting.labeling.desk import FINAL, NEVER, RESERVE, REVIEW, Ahead, Desk, Entry, Shelves, Taken
 from alerting.labeling.rules import QueueRules
 from alerting.labeling.task import (
@@ -61,7 +62,8 @@ _CHUNK = 1_000  # documents of one look
 _BITE = 250  # tasks that are moved between two looks at the desk: what a kill leaves half done waits for `_SOON`
 _WAITING = tuple(s for s in LabelingStatus if not s.terminal and s is not LabelingStatus.LEASED)
 _OPEN = tuple(s for s in LabelingStatus if s.open)
-_DESK, _DATASETS = "desk/", "datasets"  # names of states
+_CONFUSED = 10_000  # chances of labelers' answers that are kept, 10 bytes each; above, one coin must do
+_DESK, _SKILLS, _DATASETS = "desk/", "skills/", "datasets"  # names of states
 
 
 class QueueError(Exception):
@@ -170,6 +172,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     low: int  # ready tasks below which reserves are released, so that no labeler waits; 0: nobody labels
 
 
+class Skills(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a dataset's labelers; beside the desk, which is written at each claim."""
+
+    accuracy: dict[str, float] = {}  # of those whose labels could be checked often enough
+    confusion: dict[str, Confusion] = {}  # of them by class, where that is known
+    classes: int = 2  # that labels were seen of
+
+
 class Tended(msgspec.Struct, frozen=True, kw_only=True):
     """What `tend` did."""
 
@@ -191,7 +201,7 @@ class LabelQueue:
 
     def __init__(self, store: Store, rules: QueueRules) -> None:
         self._store = store
-        self._doubts: dict[str, tuple[float, Desk]] = {}  # by dataset: when read, what was known of its labelers
+        self._doubts: dict[str, tuple[float, Skills]] = {}  # by dataset: when read, what was known of its labelers
         self._admitted: set[str] = set()  # datasets that are known to be known
         self._turn = 0  # of datasets, where a labeler does not name one
         self.rules = rules
@@ -684,9 +694,16 @@ class LabelQueue:
         skills = agreement.skills(*_evidence(seen))
         classes = {agreement.word(a.value) for _, votes in seen for a in votes}
 
+        confusion = {by: skill.confusion for by, skill in skills.items() if skill.confusion}
+        chances = sum(len(row) for rows in confusion.values() for row in rows.values())
+        known = Skills(
+            accuracy={by: skill.accuracy for by, skill in skills.items() if skill.checked >= agreement.ENOUGH},
+            confusion=confusion if chances <= _CONFUSED else {},
+            classes=max(2, len(classes)),
+        )
+
         def learned(desk: Desk, _: Shelves) -> None:
-            desk.accuracy = {by: skill.accuracy for by, skill in skills.items() if skill.checked >= agreement.ENOUGH}
-            desk.classes = max(2, len(classes))
+            self._store.keep(_SKILLS + name, msgspec.msgpack.encode(known))
             desk.learned = given
 
         self._desk(name, learned)
@@ -710,16 +727,17 @@ class LabelQueue:
 
     def _doubt(self, dataset: str, now: float) -> Callable[[Sequence[Answer]], bool]:
         """Whether the vote of some answers is less than sure."""
-        read, desk = self._doubts.get(dataset, (float("-inf"), Desk()))
+        read, known = self._doubts.get(dataset, (float("-inf"), Skills()))
         if abs(now - read) > _TRUST:
-            desk = self._peek(dataset)
-            self._doubts[dataset] = now, desk
+            data = self._store.load(_SKILLS + dataset)
+            known = msgspec.msgpack.decode(data, type=Skills) if data else Skills()
+            self._doubts[dataset] = now, known
 
         def doubtful(votes: Sequence[Answer]) -> bool:
             if agreement.measured(a.value for a in votes):
                 return False
             said = [(a.by, a.value) for a in votes]
-            return agreement.posterior(said, desk.accuracy, desk.classes) < self.rules.sure
+            return agreement.posterior(said, known.accuracy, known.classes, known.confusion) < self.rules.sure
 
         return doubtful
 

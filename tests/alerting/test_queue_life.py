@@ -511,6 +511,25 @@ def test_labelers_who_are_often_wrong_are_asked_to_be_checked(opened: Open) -> N
     assert found(queue, there.id).labeling_status == "In queue"  # somebody else is asked as well
 
 
+def test_a_labeler_who_takes_one_class_for_another_is_checked_where_she_says_the_latter(opened: Open) -> None:
+    queue = opened(replace(PLAIN, sure=0.8))
+    truth = {task(i).id: ("can", "jar")[i % 2] for i in range(70)}
+    queue.put([task(i, need=3) for i in range(70)], BATCH, NOW)
+    cans = 0
+    for by in ("ann", "bob", "cid"):
+        for _ in truth:
+            name, token = claim(queue, by)
+            cans += by == "cid" and truth[name] == "can"
+            mistaken = by == "cid" and truth[name] == "can" and cans % 2
+            queue.submit(name, token, "jar" if mistaken else truth[name], by, NOW)
+    queue.tend(NOW + SLOW)
+    queue.put([task(i) for i in (100, 101)], replace(BATCH, id="another"), NOW + SLOW)
+    for answer, status in (("can", "Done"), ("jar", "In queue")):
+        name, token = claim(queue, "cid", NOW + SLOW)
+        queue.submit(name, token, answer, "cid", NOW + SLOW)
+        assert found(queue, name).labeling_status == status
+
+
 def test_rules_are_the_queues_own() -> None:
     assert QueueRules().purse.caps == (None, None, None)
     assert Purse(per_month=9, price=2.0, money=11.0).caps == (None, None, 5)
