@@ -38,13 +38,13 @@ def _effect(values: Floats, block: np.ndarray[tuple[int], np.dtype[np.intp]], ro
     known = ~np.isnan(values)
     values, block = values[known], block[known]
     sizes = np.bincount(block)
-    sizes = sizes[sizes > 0]
+    there = sizes > 0
+    sizes = sizes[there]
     n, k = values.size, sizes.size
     if k < BLOCKS or n < 2 * k:
         return 1.0
-    _, block = np.unique(block, return_inverse=True)
     values = values - values.mean()
-    between = float((np.bincount(block, values) ** 2 / sizes).sum())
+    between = float((np.bincount(block, values)[there] ** 2 / sizes).sum())
     within = float(values @ values) - between
     size = (n - float((sizes**2).sum()) / n) / (k - 1)
     mean_between, mean_within = between / (k - 1), within / (n - k)
