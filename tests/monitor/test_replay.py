@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,13 @@ def test_a_file_of_verdicts_that_is_none_is_refused(tmp_path: Path) -> None:
     told.write_text("{}")
     with pytest.raises(app.Unstartable, match="verdicts --json"):
         app.ruled_in(told)
+
+
+def test_one_event_without_a_time_makes_no_other_late(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in events(0, 1000, 0.0)]
+    del rows[700]["time"]
+    place = tmp_path / "rows.jsonl"
+    place.write_bytes(named([json.dumps(row).encode() for row in rows]))
+    os.utime(place, (START + 1e6, START + 1e6))  # recorded long before it was written
+    last = replayed(CONFIG, str(place))[-1]
+    assert (last["events"], last["late"]) == (1000, 0)
