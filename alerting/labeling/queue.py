@@ -55,7 +55,7 @@ from alerting.outbox import Item
 T = TypeVar("T")
 
 SLOW = 600.0  # seconds between looks that may read every document
-_SOON = 60.0  # seconds after which a move whose maker died is looked at again
+_SOON = 20.0  # seconds after which a move whose maker died is looked at again; one that is only slow loses nothing
 _TRUST = 60.0  # seconds that labelers' accuracies are believed
 _SEEN = 10_000  # labels that agreement is worked out of
 _CHUNK = 1_000  # documents of one look
@@ -287,6 +287,8 @@ class LabelQueue:
     ) -> list[LabelTask]:
         """The next tasks, each of them with a token of its own, and handed over where there is an `export`."""
         until = now + lease_seconds
+        # should we die before the document is leased, a tool's lease of a day would keep it from everybody that long
+        noted = min(until, now + _SOON)
         shares = {
             Turn.DRAWN: max(1.0 - self.rules.asked_share, 1e-3),
             Turn.ASKED: max(self.rules.asked_share, 1e-3),
@@ -298,7 +300,7 @@ class LabelQueue:
             return held if held is task or export is None else moves.exported(held, export)
 
         return self._serve(
-            dataset, now, limit, lambda desk, shelves: desk.serve(owner, now, until, shares, shelves), lease
+            dataset, now, limit, lambda desk, shelves: desk.serve(owner, now, noted, shares, shelves), lease
         )
 
     def _serve(
@@ -396,7 +398,7 @@ class LabelQueue:
             dataset,
             now,
             1,
-            lambda desk, shelves: desk.serve_review(reviewer, now, until, shelves),
+            lambda desk, shelves: desk.serve_review(reviewer, now, min(until, now + _SOON), shelves),
             lambda task: moves.review_leased(task, reviewer, secrets.token_hex(16), until),
         )
         return next(iter(leased), None)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from alerting.labeling.mongo import MongoStore
 from alerting.labeling.moves import ATTEMPTS, LABELS
-from alerting.labeling.queue import SLOW, LabelQueue
+from alerting.labeling.queue import SLOW, LabelQueue, QueueError
 from alerting.labeling.rules import Purse, QueueRules
+from alerting.labeling.sqlite import SqliteStore
 from alerting.labeling.task import (
     ClassScore,
     Known,
@@ -458,6 +460,19 @@ def test_past_its_sla_a_task_comes_first(queue: LabelQueue) -> None:
     assert queue.tend(NOW + SLOW).breached == 1
     assert queue.tend(NOW + 2 * SLOW).breached == 0
     assert claim(queue, "ann", NOW + 2 * SLOW)[0] == task(2).id
+
+
+def test_a_task_whose_claimer_died_before_it_was_leased_is_soon_somebody_elses(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened(PLAIN)
+    queue.put([task(1)], BATCH, NOW)
+    with monkeypatch.context() as broken:
+        for store in (MongoStore, SqliteStore):
+            broken.setattr(store, "swap", lambda *_: (_ for _ in ()).throw(QueueError("killed")))
+        with pytest.raises(QueueError):
+            queue.claim("ann", NOW, 24 * HOUR)
+    assert claim(queue, "bob", NOW + 30)[0] == task(1).id
 
 
 def test_a_lease_may_be_extended_while_it_is_held(queue: LabelQueue) -> None:
