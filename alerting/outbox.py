@@ -27,9 +27,7 @@ class Item(msgspec.Struct, frozen=True):
     destination: str
     payload: bytes
     created: float  # UTC seconds
-    about: str = (
-        ""  # items about the same thing, such as an alert, reach their destination in order; empty: about itself
-    )
+    about: str = ""  # items about one thing, such as an alert, reach their destination in order; empty: itself
 
     @property
     def key(self) -> Key:

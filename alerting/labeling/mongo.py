@@ -28,10 +28,9 @@ Documents = Collection[dict[str, Any]]
 
 _DUPLICATE = 11000
 _CHUNK = 100  # documents of an operation: 200 KB, so that a slow server is done within the time it has
-_ALONE = (
-    4  # times that a state was as we left it, after which it is believed to be: labelers of one server are spared a
-)
-# round trip, and those of many machines, who find it so after each claim, do not guess in vain
+# Times that a state was as we left it, after which it is believed to be: labelers of one server are spared a round
+# trip, and those of many machines, who find it changed after each claim, do not guess in vain.
+_ALONE = 4
 _PAUSE = 0.25  # seconds at most before another attempt at a state that others change as well
 
 

@@ -28,9 +28,8 @@ SPREAD = (4, 16, 64)  # of the recent mean of log |error|; each against one 32 t
 ERROR = (1, 4, 16, 64)  # of the recent mean of forecast errors, against 0
 SLOWER_LEVEL, SLOWER_SPREAD = 8, 32
 STRETCH_ROWS = 3.0  # half-lives after which a contrast is independent of itself: 2 / log 2
-LOOKS = (
-    0.5  # half-lives that one look is worth; 2 let 1.6 false alarms per 10,000 through on quiet streams, 0.5 let 0.9
-)
+# Half-lives that one look is worth: 2 let 1.6 false alarms per 10,000 through on quiet streams, 0.5 let 0.9.
+LOOKS = 0.5
 CLIP = 50.0  # deviations of a value that count
 DOUBT = 0.5  # of the degrees of freedom that few independent stretches would allow
 
