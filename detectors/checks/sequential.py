@@ -19,7 +19,7 @@ from detectors.core import Finding, Floats, Ints, Scores
 from detectors.profile import Profile
 from detectors.reference import Reference
 
-Means = dict[str, list[float]]
+Memory = dict[str, list[float]]  # by column; what the numbers are, each test says
 
 
 def _standard_means(current: Profile, reference: Profile, f: Ints, min_rows: int) -> Floats:
@@ -51,12 +51,12 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     windows: Annotated[int, msgspec.Meta(ge=20, le=10_000, description="Means remembered; 360 are an hour.")] = 360
     min_rows: MinRows = 20
 
-    def start(self, reference: Reference, columns: Sequence[str]) -> Means:
+    def start(self, reference: Reference, columns: Sequence[str]) -> Memory:
         return {}
 
     def step(
         self, memory: Mapping[str, Sequence[float]], current: Profile, reference: Profile, columns: Sequence[str]
-    ) -> tuple[Means, Scores]:
+    ) -> tuple[Memory, Scores]:
         # river.drift pulls in scikit-learn (92 MB); the compiled half that does the work needs 1 MB. The tests hold it
         # against `river.drift.ADWIN`.
         from river._river_rust.drift import AdaptiveWindowing
@@ -64,7 +64,7 @@ class Adwin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         f, names = chosen(current.layout.numbers, columns)
         means = _standard_means(current, reference, f, self.min_rows)
         scores = Scores(names, np.full(f.size, np.nan))
-        kept: Means = {}
+        kept: Memory = {}
         # ADWIN takes values of range 1; so the mean of the smallest window admitted gets a deviation of 1
         scale = sqrt(self.min_rows)
         for i in range(f.size):
@@ -131,12 +131,12 @@ class PageHinkley(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     forgetting: Annotated[float, msgspec.Meta(gt=0, le=1, description="Factor on the sums each window.")] = 0.9999
     min_rows: MinRows = 20
 
-    def start(self, reference: Reference, columns: Sequence[str]) -> Means:
+    def start(self, reference: Reference, columns: Sequence[str]) -> Memory:
         return {}
 
     def step(
         self, memory: Mapping[str, Sequence[float]], current: Profile, reference: Profile, columns: Sequence[str]
-    ) -> tuple[Means, Scores]:
+    ) -> tuple[Memory, Scores]:
         f, names = chosen(current.layout.numbers, columns)
         means = _standard_means(current, reference, f, self.min_rows)
         state = np.array([memory.get(name, _FRESH) for name in names]).reshape(f.size, len(_FRESH))
