@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from alerting.cloudevents import CloudEvent, Mode
 from alerting.deliver import Undelivered
+from alerting.outbox import Item
 from alerting.secret import Secret
 
 if TYPE_CHECKING:
@@ -145,3 +147,24 @@ class Topic:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=_FAREWELL)
+
+
+class EventTopic:
+    """A destination whose items go to a topic as CloudEvents, those of a model in one partition and so in order.
+
+    `event` makes one of an item. Raises as `Topic` does.
+    """
+
+    def __init__(self, topic: Topic, mode: Mode, event: Callable[[Item], CloudEvent]) -> None:
+        self._topic, self._mode, self._event = topic, mode, event
+
+    def send(self, items: Sequence[Item]) -> None:
+        self._topic.send([self._record(self._event(item)) for item in items])
+
+    def close(self) -> None:
+        self._topic.close()
+
+    def _record(self, event: CloudEvent) -> Record:
+        wire = event.kafka(self._mode)
+        headers = [(name, value.encode()) for name, value in wire.headers.items()]
+        return Record(event.model.encode(), wire.body, headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,8 +9,8 @@ from msgspec import Meta
 
 from alerting.alert import Seconds
 from alerting.cloudevents import Mode, of_notice
-from alerting.kafka import Record, Security, Topic
-from alerting.outbox import Item, notice_in
+from alerting.kafka import EventTopic, Security, Topic
+from alerting.outbox import notice_in
 
 
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="kafka"):
@@ -33,26 +32,8 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     name: Annotated[str, Meta(min_length=1, description="Name of this destination, unique among all.")] = "kafka"
     timeout: Annotated[Seconds, Meta(ge=1, le=60, description="Longest wait for a broker.")] = 10.0
 
-    def open(self, home: str = "") -> KafkaSink:
+    def open(self, home: str = "") -> EventTopic:
         """The live destination, which connects when there is something to say; OSError for a certificate that cannot be
         read."""
-        return KafkaSink(Topic(self.brokers, self.topic, self.security, self.timeout), self.mode, self.source)
-
-
-class KafkaSink:
-    """The opened `Kafka`."""
-
-    def __init__(self, topic: Topic, mode: Mode, source: str) -> None:
-        self._topic, self._mode, self._source = topic, mode, source
-
-    def send(self, items: Sequence[Item]) -> None:
-        self._topic.send([self._record(item) for item in items])
-
-    def close(self) -> None:
-        self._topic.close()
-
-    def _record(self, item: Item) -> Record:
-        event = of_notice(notice_in(item), self._source)
-        wire = event.kafka(self._mode)
-        headers = [(name, value.encode()) for name, value in wire.headers.items()]
-        return Record(event.model.encode(), wire.body, headers)
+        topic = Topic(self.brokers, self.topic, self.security, self.timeout)
+        return EventTopic(topic, self.mode, lambda item: of_notice(notice_in(item), self.source))

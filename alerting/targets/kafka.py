@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,7 +9,7 @@ from msgspec import Meta
 
 from alerting.alert import Seconds
 from alerting.cloudevents import CloudEvent, Mode, Type
-from alerting.kafka import Record, Security, Topic
+from alerting.kafka import EventTopic, Security, Topic
 from alerting.outbox import Item
 from alerting.retraining import request_in
 
@@ -36,27 +35,14 @@ class RetrainingKafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     )
     timeout: Annotated[Seconds, Meta(ge=1, le=60, description="Longest wait for a broker.")] = 10.0
 
-    def open(self) -> RetrainingTopic:
+    def open(self) -> EventTopic:
         """The live destination, which connects when there is something to say; OSError for a certificate that cannot be
         read."""
-        return RetrainingTopic(Topic(self.brokers, self.topic, self.security, self.timeout), self.mode, self.source)
+        topic = Topic(self.brokers, self.topic, self.security, self.timeout)
+        return EventTopic(topic, self.mode, self._event)
 
-
-class RetrainingTopic:
-    """The opened `RetrainingKafka`."""
-
-    def __init__(self, topic: Topic, mode: Mode, source: str) -> None:
-        self._topic, self._mode, self._source = topic, mode, source
-
-    def send(self, items: Sequence[Item]) -> None:
-        self._topic.send([self._record(item) for item in items])
-
-    def close(self) -> None:
-        self._topic.close()
-
-    def _record(self, item: Item) -> Record:
+    def _event(self, item: Item) -> CloudEvent:
         request = request_in(item)
         kind = Type.RETRAINING_COMPLETED if request.status.over else Type.RETRAINING_REQUESTED
         at = request.moves[-1].at if request.moves else request.made
-        wire = CloudEvent(item.id, kind, self._source, request.model, at, request.document()).kafka(self._mode)
-        return Record(request.model.encode(), wire.body, [(name, text.encode()) for name, text in wire.headers.items()])
+        return CloudEvent(item.id, kind, self.source, request.model, at, request.document())
