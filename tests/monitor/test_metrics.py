@@ -15,7 +15,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.core import Kind, Role
-from monitor.metrics import OTHER, Meters, reference
+from monitor.metrics import Meters, reference
+from monitor.series import OTHER
 from monitor.snapshot import AlertView, ColumnView, ModelView, ScoreView, Snapshot
 
 NUMBER = ColumnView("gain", Kind.NUMBER, Role.INPUT, 0.25, 0.125, 3.0, 1.5, {"0.5": 2.0, "0.95": 4.0})
