@@ -9,17 +9,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Protocol
 
-import msgspec
-
-from alerting.s3 import S3Server, s3_client
 from monitor.log import sync_directory
 
-# What a directory and S3 both take. "%" is in it so that a model's name fits with urllib's `quote(name, safe="")`.
+# What every file system takes. "%" is in it so that a model's name fits with urllib's `quote(name, safe="")`.
 _NAME = re.compile(r"[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*(?:/[A-Za-z0-9_%=@-][A-Za-z0-9._%=@-]*)*")
 _LONGEST = 200
 _SUFFIX = ".blob"  # so that "a" and "a/b" can both be names in a directory
@@ -117,61 +113,6 @@ def write_atomically(target: Path, data: bytes) -> None:
             Path(written).unlink()
         raise
     sync_directory(target.parent)
-
-
-class S3Options(S3Server, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="s3"):
-    """Blobs as objects of a bucket."""
-
-    bucket: Annotated[str, msgspec.Meta(min_length=3, description="Bucket; it must exist")]
-    prefix: Annotated[str, msgspec.Meta(description="Put before every name, a slash between")] = ""
-
-    def open(self) -> S3Store:
-        return S3Store(self)
-
-
-class S3Store:
-    """Atomic and durable as far as the server is: an object is replaced whole."""
-
-    def __init__(self, options: S3Options) -> None:
-        self._options = options
-        self._root = f"{options.prefix.rstrip('/')}/" if options.prefix else ""
-        self._client = s3_client(options)
-
-    def put(self, name: str, data: bytes) -> None:
-        with self._failing(key := self._key(name)):
-            self._client.put_object(Bucket=self._options.bucket, Key=key, Body=data)
-
-    def get(self, name: str) -> bytes | None:
-        with self._failing(key := self._key(name)):
-            try:
-                return self._client.get_object(Bucket=self._options.bucket, Key=key)["Body"].read()
-            except self._client.exceptions.NoSuchKey:
-                return None
-
-    def list(self, prefix: str = "") -> list[str]:
-        with self._failing(self._root + prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            return sorted(
-                item["Key"][len(self._root) :]
-                for page in pages.paginate(Bucket=self._options.bucket, Prefix=self._root + prefix)
-                for item in page.get("Contents", ())
-            )
-
-    def delete(self, name: str) -> None:
-        with self._failing(key := self._key(name)):
-            self._client.delete_object(Bucket=self._options.bucket, Key=key)
-
-    def _key(self, name: str) -> str:
-        return self._root + _checked(name)
-
-    @contextmanager
-    def _failing(self, key: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            raise OSError(f"s3://{self._options.bucket}/{key}: {error}") from error
 
 
 def _checked(name: str) -> str:

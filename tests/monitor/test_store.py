@@ -4,45 +4,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.s3 import s3_client
-from monitor.store import DirectoryStore, MemoryStore, S3Options, Store
+from monitor.store import DirectoryStore, MemoryStore, Store
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(params=["memory", "directory", "s3", "s3 with a prefix"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "directory":
-        return DirectoryStore(tmp_path / "state")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    options = S3Options(
-        bucket=f"bucket-{time.monotonic_ns()}",
-        prefix="driftd/prod/" if "prefix" in request.param else "",
-        endpoint=request.getfixturevalue("s3_endpoint"),
-        region="us-east-1",
-        path_style=True,
-    )
-    s3_client(options).create_bucket(Bucket=options.bucket)
-    return options.open()
+@pytest.fixture(params=["memory", "directory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return MemoryStore() if request.param == "memory" else DirectoryStore(tmp_path / "state")
 
 
 def test_a_blob_is_what_was_put_last(store: Store) -> None:
@@ -108,23 +81,6 @@ except OSError as error:
     assert done.stdout == "File too large\n"
     assert store.get("a") == b"kept"
     assert [p.name for p in tmp_path.iterdir()] == ["a.blob"]
-
-
-def test_an_absent_server_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    store = S3Options(bucket="absent", endpoint="http://127.0.0.1:9", region="us-east-1").open()
-    for call in (lambda: store.put("a", b""), lambda: store.get("a"), store.list, lambda: store.delete("a")):
-        with pytest.raises(OSError, match="s3://absent/"):
-            call()
-
-
-def test_a_missing_bucket_is_an_os_error_and_no_missing_blob(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    store = S3Options(bucket="missing", endpoint=s3_endpoint, region="us-east-1", path_style=True).open()
-    with pytest.raises(OSError, match="NoSuchBucket"):
-        store.get("a")
 
 
 WRITER = """
