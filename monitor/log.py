@@ -1,6 +1,6 @@
 """Append-only logs with offsets: the exchange between the stages, the HTTP intake, the dead letters.
 
-An offset counts items, not bytes, and never comes back for another item as long as the log is not truncated. What
+An offset counts items, not bytes, and never comes back for another item, save for what a power cut took. What
 `append` returned for is there after a kill -9; after a power cut only what `sync` (or `Fsync.ALWAYS`) covered is, so a
 reader whose checkpoint lies behind `end` goes on from `end`.
 """
@@ -48,7 +48,7 @@ class Fsync(StrEnum):
 
 
 class Log(Protocol):
-    """Calls may come from any thread, save `truncate`."""
+    """Calls may come from any thread."""
 
     @property
     def start(self) -> int:
@@ -74,9 +74,6 @@ class Log(Protocol):
 
     def trim(self, offset: int) -> None:
         """Items before `offset` are no longer needed. May keep some of them."""
-
-    def truncate(self, offset: int) -> None:
-        """Drops every item from `offset` on. Nobody may be reading."""
 
     def sync(self) -> None:
         """Returns when everything appended survives a power cut."""
@@ -132,12 +129,6 @@ class MemoryLog:
             dropped = self._items[: max(0, offset - self.start)]
             del self._items[: len(dropped)]
             self.start += len(dropped)
-            self.size -= _framed_size(dropped)
-
-    def truncate(self, offset: int) -> None:
-        with self._changed:
-            dropped = self._items[max(0, offset - self.start) :]
-            del self._items[max(0, offset - self.start) :]
             self.size -= _framed_size(dropped)
 
     def sync(self) -> None:
@@ -248,26 +239,6 @@ class DiskLog:
                 with contextlib.suppress(Full):
                     self._roll()
             self._drop_unneeded()
-
-    def truncate(self, offset: int) -> None:
-        with self._changed:
-            offset = max(offset, self.start)
-            if offset >= self.end:
-                return
-            while self._segments[-1].base > offset:  # newest first: a crash in between leaves no hole
-                newest = self._segments.pop()
-                newest.path.unlink()
-                self.size -= newest.size
-            newest = self._segments[-1]
-            os.close(self._file)
-            self._file = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
-            self.size -= newest.size
-            newest.cut(offset)
-            os.ftruncate(self._file, newest.size)
-            self.size += newest.size
-            self.end = offset
-            self._unneeded = min(self._unneeded, offset)
-            self._unsynced = True
 
     def sync(self) -> None:
         with self._changed:
@@ -401,16 +372,6 @@ class _Segment:
             self.size += _HEAD.size + len(item)
             count += 1
         return self.base + count
-
-    def cut(self, offset: int) -> None:
-        """Sets `size` to where the item `offset` begins and forgets the marks after it."""
-        at = bisect_right(self._marks, offset, key=_first) - 1
-        whole, self.size = self.size, self._marks[at][1]
-        for found, item in self.items(self._marks[at][0], whole):
-            if found == offset:
-                break
-            self.size += _HEAD.size + len(item)
-        del self._marks[at + 1 :]
 
 
 def _segments(path: Path) -> list[_Segment]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from monitor.log import DiskLog, Fsync, Full, InUse, Log, MemoryLog, scan
 
@@ -56,14 +56,6 @@ class AsAList(RuleBasedStateMachine):
         self.memory.trim(offset)
         assert self.disk.start <= self.memory.start
 
-    @precondition(lambda self: self.items)
-    @rule(part=st.floats(0, 1.2))
-    def truncate(self, part: float) -> None:
-        offset = max(int(part * len(self.items)), self.memory.start)
-        self.disk.truncate(offset)
-        self.memory.truncate(offset)
-        del self.items[offset:]
-
     @rule(part=st.floats(0, 1), max_items=st.integers(1, 9), max_bytes=st.integers(1, 99))
     def read_a_little(self, part: float, max_items: int, max_bytes: int) -> None:
         offset = max(int(part * len(self.items)), self.memory.start)
@@ -100,9 +92,6 @@ def test_offsets_are_found_in_segments_longer_than_a_mark_and_after_reopening(tm
             log = DiskLog(tmp_path)
         for offset in (999, 0, 500, 321, 322, 998):
             assert log.read(offset, max_items=1) == [(offset, items[offset])]
-    log.truncate(777)
-    assert log.append([b"new"]) == 777
-    assert log.read(776) == [(776, items[776]), (777, b"new")]
 
 
 def test_a_full_log_refuses_all_items_and_takes_them_after_the_reader_has_trimmed(log: Log) -> None:
