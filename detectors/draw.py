@@ -21,6 +21,11 @@ Keys = NDArray[np.uint64]
 Kept = Callable[[Sequence[int]], Iterable[Any]]  # what to keep of rows, by their numbers; in the same order
 
 
+def held(rows: Sequence[Any]) -> Kept:
+    """Of rows that are at hand already, the rows themselves."""
+    return lambda which: [rows[i] for i in which]
+
+
 def uniforms(keys: Keys, seed: int) -> Floats:
     """Numbers in (0, 1) of row keys (n,), independent of the keys' own order and of other seeds.
 
@@ -97,19 +102,17 @@ class Draw(msgspec.Struct):
         entering = np.flatnonzero(keys <= self.keys[-1]) if len(self.keys) > self.n else np.arange(len(keys))
         if entering.size:
             new = keys[entering], size[entering], ids[entering], marks[entering], np.ones(entering.size, np.int64)
-            self._keep_lowest(*new, lambda which: kept([int(entering[i]) for i in which]))
+            self._keep_lowest(*new, lambda which: kept(entering[which].tolist()))
 
     def merge(self, other: Draw) -> None:
         """Adds another part's draw: now the draw of both parts' rows. ValueError unless n and seed are equal."""
         if (other.n, other.seed) != (self.n, self.seed):
             raise ValueError(f"draws differ: n {self.n} and {other.n}, seed {self.seed} and {other.seed}")
         self.seen += other.seen
-        self._keep_lowest(
-            other.keys, other.sizes, other.ids, other.marks, other.copies, lambda which: [other.rows[i] for i in which]
-        )
+        self._keep_lowest(other.keys, other.sizes, other.ids, other.marks, other.copies, held(other.rows))
 
     def _keep_lowest(self, keys: Floats, size: Floats, ids: Keys, marks: Keys, copies: Ints, kept: Kept) -> None:
-        held = len(self.keys)
+        old = len(self.keys)
         keys, size = np.concatenate([self.keys, keys]), np.concatenate([self.sizes, size])
         ids, marks = np.concatenate([self.ids, ids]), np.concatenate([self.marks, marks])
         order = np.lexsort((marks, ids, keys))
@@ -123,9 +126,9 @@ class Draw(msgspec.Struct):
         order = order[starts[: self.n + 1]]
         self.keys, self.sizes, self.ids, self.marks = keys[order], size[order], ids[order], marks[order]
         places = order.tolist()
-        entering = [i - held for i in places if i >= held]
+        entering = [i - old for i in places if i >= old]
         entered = iter(kept(entering) if entering else ())
-        self.rows = [self.rows[i] if i < held else next(entered) for i in places]
+        self.rows = [self.rows[i] if i < old else next(entered) for i in places]
 
     # -- other draws of the same rows
 

@@ -277,11 +277,11 @@ class App:
         with self._appending:
             self._exchange.append([to_bytes(one) for one in told])
 
-    def _hear(self, id: str, model: str, word: Word) -> None:  # noqa: A002 the exchange's word
+    def _hear(self, told_id: str, model: str, word: Word) -> None:
         """A target's word on a request. Raises `Full`."""
         key = self.exchange_name(model)
         if key is not None:
-            self.tell([Told(id, key, word)])
+            self.tell([Told(told_id, key, word)])
 
     # -- running
 

@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 from msgspec import Meta
-from msgspec.structs import replace
 
 from detectors.core import Batch, Column, Floats, Ints, Kind, Mask, Role
 from detectors.draw import Draw, Kept, Keys
@@ -272,8 +271,7 @@ class _Held:
 
     def placed(self, which: Sequence[int]) -> list[Candidate]:
         """The rows with where they lie."""
-        places = self._lie[which].tolist()
-        return [replace(row, place=place) for row, place in zip(self.candidates(which), places, strict=True)]
+        return self._made(which, self._lie[which].tolist())
 
     def of(self, among: Ints) -> Kept:
         """The same by their numbers among some of the rows."""
@@ -281,42 +279,37 @@ class _Held:
 
     def candidates(self, which: Sequence[int]) -> list[Candidate]:
         """The rows without it."""
-        rows = self._rows.take(which)
+        return self._made(which, [[] for _ in which])
+
+    def _made(self, which: Sequence[int], places: Sequence[list[float]]) -> list[Candidate]:
+        rows, n = self._rows.take(which), len(which)
         scores = rows.get("scores")
-        highest, values = _highest(scores, len(rows))
+        highest, values = _highest(scores, n)
         words = () if scores is None else scores.words
         # the same of all rows, as the batch's sum is: one that the calibration does not know is as expected as the rest
         expected = rows.get("expected_correct") or rows.get("confidence")
-        parts = zip(
+        parts = (  # in the order of a candidate's fields
             map(str, rows.ids),
             rows.times.tolist(),
             rows.offsets.tolist(),
-            _words(rows.get("label"), len(rows)),
-            _words(rows.get("version"), len(rows)),
+            [self._origin.topic] * n,
+            [self._origin.number] * n,
+            _words(rows.get("label"), n),
+            _words(rows.get("version"), n),
             values,
-            _numbers(rows.get("margin"), len(rows)),
-            _nats(rows.get("entropy"), scores, len(rows)),
-            _numbers(expected, len(rows)),
+            _numbers(rows.get("margin"), n),
+            _nats(rows.get("entropy"), scores, n),
+            _numbers(expected, n),
             _finite(self._wants[which]),
             addresses(rows),
             ({reason: texts[i] for reason, texts in self.said.items() if texts and texts[i]} for i in which),
             inputs_shown(rows, self._inputs),
-            ([words[at] for at in places] if words else [] for places in highest),
-            _boxes(rows.get("boxes"), len(rows)),
+            places,
+            ([words[at] for at in some] if words else [] for some in highest),
+            _boxes(rows.get("boxes"), n),
             _pictures(rows),
-            strict=True,
         )
-        return [
-            Candidate(
-                id=name, time=time, offset=offset, topic=self._origin.topic, number=self._origin.number, label=label,
-                version=version, scores=kept, margin=margin, entropy=entropy, expected=right, want=want, uri=uri,
-                why=why, inputs=inputs, classes=classes, boxes=boxes, picture=picture,
-            )
-            for (
-                name, time, offset, label, version, kept, margin, entropy, right, want, uri, why, inputs, classes,
-                boxes, picture,
-            ) in parts
-        ]  # fmt: skip
+        return [Candidate(*part) for part in zip(*parts, strict=True)]
 
 
 def inputs_shown(rows: Batch, names: Sequence[str]) -> list[list[tuple[str, str | float | bool]]]:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from alerting.alert import Alert, Ruling, Severity
 from alerting.labeling import task as labeling
 from detectors.core import Floats
-from detectors.draw import Draw
+from detectors.draw import Draw, held
 from detectors.profile import Profile
 from detectors.reference import Reference
 from detectors.selection import Pools, nearness, places_of, region, resized
@@ -176,12 +176,8 @@ class Sampler:
             inside = np.flatnonzero(odds >= REGION)
             if inside.size:
                 pool = pools.pool(alert.key, Draw(self._options.most, self._options.seed))
-                some = [rows.rows[i] for i in inside.tolist()]
-
-                def kept(which: Sequence[int], some: list[Candidate] = some) -> list[Candidate]:
-                    return [some[i] for i in which]
-
-                pool.offer(-odds[inside], np.ones(inside.size), rows.ids[inside], kept, rows.marks[inside])
+                some = held([rows.rows[i] for i in inside.tolist()])
+                pool.offer(-odds[inside], np.ones(inside.size), rows.ids[inside], some, rows.marks[inside])
 
     # -- drawing
 

@@ -179,23 +179,26 @@ def _confusion(
     classes = max(2, len(names))
     found: dict[str, Confusion] = {}
     for _ in range(_ROUNDS):
-        counts: dict[str, dict[str, Counter[str]]] = {}  # expected: by labeler, true class and label
+        # expected: by labeler, true class and label
+        counts: dict[str, dict[str, dict[str, float]]] = {}
         for unit, times in alike.items():
             chances = _chances(unit, accuracy, classes, found)
             for by, said in unit:
                 for truth, chance in chances.items():
-                    counts.setdefault(by, {}).setdefault(truth, Counter())[said] += times * chance  # type: ignore[assignment]
+                    row = counts.setdefault(by, {}).setdefault(truth, {})
+                    row[said] = row.get(said, 0.0) + times * chance
         new: dict[str, Confusion] = {}
         for by, rows in counts.items():
             other = (1 - accuracy[by]) / (classes - 1)
-            enough = {truth: row for truth, row in rows.items() if math.fsum(row.values()) >= ENOUGH}
+            met = {truth: math.fsum(row.values()) for truth, row in rows.items()}
             new[by] = {
                 truth: {
-                    said: (row[said] + _PRIOR * (accuracy[by] if said == truth else other))
-                    / (math.fsum(row.values()) + _PRIOR)
+                    said: (row.get(said, 0.0) + _PRIOR * (accuracy[by] if said == truth else other))
+                    / (met[truth] + _PRIOR)
                     for said in names
                 }
-                for truth, row in enough.items()
+                for truth, row in rows.items()
+                if met[truth] >= ENOUGH
             }
         still = all(_near(found.get(by, {}), rows) for by, rows in new.items())
         found = new

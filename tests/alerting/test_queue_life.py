@@ -465,11 +465,14 @@ def test_past_its_sla_a_task_comes_first(queue: LabelQueue) -> None:
 def test_a_task_whose_claimer_died_before_it_was_leased_is_soon_somebody_elses(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def dies(*_: object) -> None:
+        raise QueueError("killed")
+
     queue = opened(PLAIN)
     queue.put([task(1)], BATCH, NOW)
     with monkeypatch.context() as broken:
         for store in (MongoStore, SqliteStore):
-            broken.setattr(store, "swap", lambda *_: (_ for _ in ()).throw(QueueError("killed")))
+            broken.setattr(store, "swap", dies)
         with pytest.raises(QueueError):
             queue.claim("ann", NOW, 24 * HOUR)
     assert claim(queue, "bob", NOW + 30)[0] == task(1).id
